@@ -1,0 +1,101 @@
+"""Keras on the backend that a parameter names; what only one backend can do stands here."""
+
+import contextlib
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from stages.errors import ExpectedError
+
+Backend = Literal["tensorflow", "torch", "jax"]
+Device = Literal["cpu", "cuda"]
+
+
+def start(backend: Backend, device: Device) -> Any:
+    """Import Keras on one backend and one device, its operations deterministic; once in a process.
+
+    Args:
+        backend: The framework that computes; it changes each sum's last digits, and so in the end all results.
+        device: "cpu" or "cuda".
+
+    Returns:
+        The `keras` module.
+
+    Raises:
+        ExpectedError: The backend is not installed, or there is no such device.
+    """
+    os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # nothing below an error
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["KERAS_TORCH_DEVICE"] = "cpu"
+    try:
+        with _quiet():
+            framework = importlib.import_module(backend)
+            if backend == "tensorflow":
+                framework.config.list_logical_devices()  # looks for a GPU, and says much when there is none
+    except ImportError as error:
+        raise ExpectedError(
+            f"keras_cnn.backend is {backend}, which cannot be imported here ({error}); "
+            f"pip install {backend}, or choose another"
+        ) from None
+    if device == "cuda" and not _has_gpu(backend, framework):
+        raise ExpectedError(f"keras_cnn.device is cuda, but {backend} sees no GPU here; use -S keras_cnn.device=cpu")
+    if backend == "tensorflow":
+        framework.config.experimental.enable_op_determinism()
+    elif backend == "torch":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # A few CUDA kernels have no deterministic form: PyTorch warns then instead of stopping.
+        framework.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    keras = importlib.import_module("keras")
+    # A user's ~/.keras/keras.json may say otherwise; it is no parameter of this pipeline.
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    return keras
+
+
+def threads(backend: Backend) -> int:
+    """How many threads an operation may use: they change the order of sums, so a run records them."""
+    if backend == "torch":
+        return int(importlib.import_module("torch").get_num_threads())
+    configured = 0
+    if backend == "tensorflow":
+        configured = importlib.import_module("tensorflow").config.threading.get_intra_op_parallelism_threads()
+    return int(configured or os.cpu_count() or 1)  # 0 is TensorFlow's word for all of them
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what TensorFlow's C++ writes to standard error while it starts, unless it fails.
+
+    TF_CPP_MIN_LOG_LEVEL does not reach these lines: they come before its logging is set up.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(terminal, kept.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def _has_gpu(backend: Backend, framework: Any) -> bool:
+    if backend == "tensorflow":
+        return bool(framework.config.list_physical_devices("GPU"))
+    if backend == "torch":
+        return bool(framework.cuda.is_available())
+    try:
+        return bool(framework.devices("gpu"))
+    except RuntimeError:
+        return False

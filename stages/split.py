@@ -1,0 +1,98 @@
+"""Which training images train and which validate: the paper's split.
+
+The paper's code calls scikit-learn's `train_test_split(images, labels, test_size=0.2, random_state=7)` on the 50,000
+training images, not stratified: 40,000 to train and 10,000 to validate. The same call on their indices gives the same
+parts in the same order.
+"""
+
+import csv
+import math
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from stages.errors import ExpectedError, run_stage
+from stages.files import read_array, read_json
+from stages.parameters import WAY_BACK, Section, Seed, load
+
+DATASET = Path("metrics/dataset.json")
+TRAIN_LABELS = Path("data/processed/train_labels.npy")
+TEST_LABELS = Path("data/processed/test_labels.npy")
+SPLIT = Path("data/processed/split.npz")
+DISTRIBUTION = Path("metrics/class_distribution.csv")
+
+
+class Split(Section):
+    validation_fraction: Annotated[float, Field(ge=0, lt=1, description=(
+        "a number from 0 (nothing is held out) up to, not including, 1"))]
+    random_state: Seed
+
+
+class Parameters(Section):
+    split: Split
+
+
+def main() -> None:
+    parameters = load(Parameters).split
+    classes = read_json(DATASET)["classes"]
+    train_labels, test_labels = read_array(TRAIN_LABELS), read_array(TEST_LABELS)
+
+    train, validation = split_indices(len(train_labels), parameters.validation_fraction, parameters.random_state)
+
+    np.savez(
+        SPLIT,
+        train=train,
+        validation=validation,
+        validation_fraction=np.float64(parameters.validation_fraction),
+        random_state=np.int64(parameters.random_state),
+    )
+    write_distribution(classes, {
+        "train": train_labels[train],
+        "validation": train_labels[validation],
+        "test": test_labels,
+    })
+
+
+def split_indices(count: int, validation_fraction: float, random_state: int) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of the images that train and of those that validate.
+
+    Args:
+        count: How many images there are to part.
+        validation_fraction: The share that validates, rounded up to whole images; 0 keeps all images, in their order,
+            to train.
+        random_state: The seed of the shuffle.
+
+    Returns:
+        Two int64 arrays, in `train_test_split`'s order.
+
+    Raises:
+        ExpectedError: No image would be left to train.
+    """
+    if validation_fraction == 0:
+        return np.arange(count, dtype=np.int64), np.empty(0, dtype=np.int64)
+    if math.ceil(validation_fraction * count) >= count:
+        raise ExpectedError(f"split.validation_fraction is {validation_fraction}, which leaves none of the {count} "
+                            f"images to train; allowed: a smaller number, at least 0; {WAY_BACK}")
+
+    # Here, because it takes a second that a parameter at fault should not cost.
+    from sklearn.model_selection import train_test_split
+
+    train, validation = train_test_split(
+        np.arange(count, dtype=np.int64), test_size=validation_fraction, random_state=random_state
+    )
+    return train, validation
+
+
+def write_distribution(classes: list[str], labels_of_part: dict[str, np.ndarray]) -> None:
+    """How many images of each class there are in each part, as CSV: class,train,validation,test."""
+    counts = [np.bincount(labels, minlength=len(classes)).tolist() for labels in labels_of_part.values()]
+    with DISTRIBUTION.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["class", *labels_of_part])
+        writer.writerows(zip(classes, *counts, strict=True))
+
+
+if __name__ == "__main__":
+    run_stage("split", main)

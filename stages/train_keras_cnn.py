@@ -1,0 +1,235 @@
+"""Train the paper's Keras CNN (sections 2.1 to 2.5).
+
+From `data/processed` and the split: 40,000 images train and 10,000 validate. Adam and categorical cross-entropy;
+early stopping on the validation loss with the best weights restored, and the learning rate halved on a plateau, by
+Keras's own callbacks. Leaves the model, its history, the record of what was run, and its run time.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from stages import keras_backend
+from stages.architectures import keras_cnn
+from stages.augmentation import Augmentation, Choices, augment, draw
+from stages.dataset import Images, Split, load_images, load_source, load_split
+from stages.errors import ExpectedError, run_stage
+from stages.files import write_json
+from stages.parameters import Section, Seed, load
+from stages.randomness import derived_seed, generator
+from stages.training_log import TrainingLog
+
+MODEL_FILE = Path("models/keras_cnn.keras")
+HISTORY_FILE = Path("metrics/history/keras_cnn.csv")
+RUN_FILE = Path("metrics/runs/keras_cnn.json")
+RUNTIME_FILE = Path("metrics/runtime/keras_cnn.json")
+
+Profile = Literal["rising", "uniform"]
+HIGHEST_RISING = 0.5  # section 2.2: "0.3 for early layers and up to 0.5 in deeper layers"
+
+
+class KerasCnn(Section):
+    """The section `keras_cnn`."""
+
+    backend: keras_backend.Backend = Field(description="tensorflow, torch or jax")
+    device: keras_backend.Device = Field(description="cpu or cuda")
+    epochs: int = Field(ge=1, description="a whole number from 1")
+    learning_rate: float = Field(gt=0, description="a number above 0")
+    filters: list[int] = Field(min_length=1, max_length=5, description="1 to 5 whole numbers from 1, one a block")
+    kernel_size: int = Field(ge=1, le=32, description="a whole number from 1 to 32")
+    dense_units: int = Field(ge=1, description="a whole number from 1")
+    dropout_profile: Profile = Field(description="rising or uniform")
+    augmentation: Augmentation = Field(description="none, flip or flip_crop")
+    early_stopping_patience: int | None = Field(ge=1, description="a whole number from 1, or null (off)")
+    reduce_lr_patience: int | None = Field(ge=1, description="a whole number from 1, or null (off)")
+    reduce_lr_factor: float = Field(gt=0, lt=1, description="a number above 0 and below 1")
+    min_learning_rate: float = Field(ge=0, description="a number from 0")
+
+    @model_validator(mode="after")
+    def _filters_are_positive(self) -> "KerasCnn":
+        if min(self.filters) < 1:
+            raise ValueError(f"keras_cnn.filters is {self.filters}; allowed: 1 to 5 whole numbers from 1")
+        return self
+
+
+class Parameters(Section):
+    """What this stage reads of params.yaml."""
+
+    seed: Seed
+    dropout: float = Field(ge=0, lt=1, description="a number from 0 to below 1")
+    batch_size: int = Field(ge=1, description="a whole number from 1")
+    keras_cnn: KerasCnn
+
+    @model_validator(mode="after")
+    def _rising_starts_low_enough(self) -> "Parameters":
+        if self.keras_cnn.dropout_profile == "rising" and self.dropout > HIGHEST_RISING:
+            raise ValueError(
+                f"dropout is {self.dropout}; allowed with keras_cnn.dropout_profile=rising: 0 to {HIGHEST_RISING}"
+            )
+        return self
+
+
+def main() -> None:
+    """Train, and write the model and its records."""
+    parameters = load(Parameters)
+    images = load_images("train")
+    split = load_split(len(images.labels))
+    keras = keras_backend.start(parameters.keras_cnn.backend, parameters.keras_cnn.device)
+
+    keras.utils.set_random_seed(derived_seed(parameters.seed, 0, "weights"))
+    rates = dropout_rates(parameters.dropout, parameters.keras_cnn.dropout_profile, len(parameters.keras_cnn.filters))
+    model = compiled_model(keras, parameters.keras_cnn, rates)
+    log = TrainingLog(HISTORY_FILE, parameters.keras_cnn.epochs, -(-len(split.train) // parameters.batch_size))
+    best_epoch = train(keras, model, images, split, parameters, log)
+
+    MODEL_FILE.parent.mkdir(exist_ok=True)
+    model.save(MODEL_FILE, include_optimizer=False)
+    record = {
+        "model": "keras_cnn",
+        "source": load_source(),
+        "data": {"train_images": len(split.train), "validation_images": len(split.validation)},
+        "split": {"validation_fraction": split.validation_fraction, "random_state": split.random_state},
+        "parameters": parameters.model_dump(),
+        "dropout_rates": rates,
+        "weights": model.count_params(),
+        "trainable_weights": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+    }
+    write_json(RUN_FILE, record | log.results(best_epoch))
+    backend, device = parameters.keras_cnn.backend, parameters.keras_cnn.device
+    write_json(RUNTIME_FILE, log.runtime(device, keras_backend.threads(backend), ("keras", backend, "numpy")))
+
+
+def dropout_rates(dropout: float, profile: Profile, blocks: int) -> list[float]:
+    """One rate for each convolution block and one for the dense layer, which takes the last block's.
+
+    Args:
+        dropout: The rate of the first block.
+        profile: "rising" adds 0.1 from block to block, up to 0.5 (the notebook: 0.3 gives 0.3, 0.4, 0.5 and 0.5);
+            "uniform" is the same rate everywhere.
+        blocks: How many convolution blocks there are.
+    """
+    rise = 0.1 if profile == "rising" else 0.0
+    rates = [round(min(dropout + rise * block, max(dropout, HIGHEST_RISING)), 10) for block in range(blocks)]
+    return [*rates, rates[-1]]
+
+
+def compiled_model(keras: Any, section: KerasCnn, rates: list[float]) -> Any:
+    """The untrained network with its optimiser, loss and metric (section 2.5)."""
+    try:
+        model = keras_cnn.build(section.filters, section.kernel_size, section.dense_units, rates)
+    except MemoryError:
+        raise ExpectedError("the network does not fit into memory; lower keras_cnn.filters or dense_units") from None
+    model.compile(keras.optimizers.Adam(section.learning_rate), "categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def train(keras: Any, model: Any, images: Images, split: Split, parameters: Parameters, log: TrainingLog) -> int:
+    """Train epoch by epoch; the model ends with the weights that are kept.
+
+    Args:
+        keras: The module, on its backend.
+        model: The compiled network, trained in place.
+        images: The training set, which `split` divides.
+        split: Which images train and which validate; where none validate, nothing stops or slows the training.
+        parameters: Those of the stage.
+        log: Takes each epoch's row.
+
+    Returns:
+        The epoch, counted from 1, whose weights are kept: the one of the lowest validation loss, or the last where
+        early stopping is off.
+    """
+    seed, section = parameters.seed, parameters.keras_cnn
+    callbacks = plateau_callbacks(keras, section) if len(split.validation) else []
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.on_train_begin()
+    progress = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda _, logs: log.step(logs["loss"], logs["accuracy"])
+    )
+
+    for epoch in range(1, section.epochs + 1):
+        order = generator(seed, epoch, "order").permutation(split.train)
+        choices = draw(section.augmentation, len(order), generator(seed, epoch, "augmentation"))
+        reseed_dropout(model, seed, epoch)
+        learning_rate = float(model.optimizer.learning_rate)
+        log.start_epoch()
+        fitted = model.fit(
+            batches(images, order, parameters.batch_size, choices if section.augmentation != "none" else None),
+            steps_per_epoch=log.steps_per_epoch,
+            shuffle=False,  # `order` is already
+            verbose=0,
+            callbacks=[progress],
+        )
+        validation = validate(model, images, split.validation, parameters.batch_size)
+        log.end_epoch({name: values[0] for name, values in fitted.history.items()}, validation, learning_rate)
+        for callback in callbacks:
+            callback.on_epoch_end(epoch - 1, {"val_loss": (validation or {}).get("loss")})
+        if model.stop_training:
+            break
+
+    kept = epoch
+    for callback in callbacks:
+        callback.on_train_end()  # early stopping restores its best weights here
+        if isinstance(callback, keras.callbacks.EarlyStopping):
+            kept = callback.best_epoch + 1
+    return kept
+
+
+def plateau_callbacks(keras: Any, section: KerasCnn) -> list[Any]:
+    """Keras's own early stopping and learning-rate reduction, on the validation loss (section 2.5)."""
+    callbacks = []
+    if section.early_stopping_patience is not None:
+        patience = section.early_stopping_patience
+        callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=patience, restore_best_weights=True))
+    if section.reduce_lr_patience is not None:
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(
+                "val_loss",
+                factor=section.reduce_lr_factor,
+                patience=section.reduce_lr_patience,
+                min_lr=section.min_learning_rate,
+            )
+        )
+    return callbacks
+
+
+def reseed_dropout(model: Any, seed: int, epoch: int) -> None:
+    """Start each dropout layer's generator anew for this epoch, whatever it drew before."""
+    for number, layer in enumerate(model.layers):
+        if hasattr(layer, "seed_generator"):
+            layer.seed_generator.state.assign([derived_seed(seed, epoch, f"dropout {number}"), 0])
+
+
+def batches(
+    images: Images, order: np.ndarray, batch_size: int, choices: Choices | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The network's inputs, float32 (B, 32, 32, 3), and one-hot labels, float32 (B, 10), in the given order.
+
+    Args:
+        images: Where to take them from.
+        order: Rows of `images`, int64.
+        batch_size: B; the last batch may be smaller.
+        choices: One for each row of `order`, or None for no augmentation.
+    """
+    one_hot = np.eye(10, dtype=np.float32)
+    for start in range(0, len(order), batch_size):
+        rows = slice(start, start + batch_size)
+        pixels, labels = images.pixels[order[rows]], images.labels[order[rows]]
+        if choices is not None:
+            pixels = augment(pixels, choices[rows])
+        yield keras_cnn.to_input(pixels), one_hot[labels]
+
+
+def validate(model: Any, images: Images, rows: np.ndarray, batch_size: int) -> dict[str, float] | None:
+    """Loss and accuracy on the validation images, never augmented; None where there are none."""
+    if not len(rows):
+        return None
+    steps = -(-len(rows) // batch_size)
+    return dict(model.evaluate(batches(images, rows, batch_size), steps=steps, verbose=0, return_dict=True))
+
+
+if __name__ == "__main__":
+    run_stage("train_keras_cnn", main)

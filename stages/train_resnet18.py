@@ -1,0 +1,305 @@
+"""Train ResNet-18 in PyTorch (sections 2.1 to 2.5; the defaults are what the notebook ran).
+
+All 50,000 images train, from random weights and with every layer free; Adam without weight decay; flips and padded
+crops; 20 epochs, of which the last one's weights are kept. The test set validates, augmented too, as in the notebook:
+nothing is chosen by it. What the paper's text describes instead (ImageNet weights, frozen layers, weight decay, early
+stopping, a held-out part that validates) is reachable by parameters. Leaves the model, its history, the record of
+what was run, and its run time.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+from torch.nn import functional
+
+from stages.architectures import resnet18
+from stages.augmentation import Augmentation, Choices, augment, draw
+from stages.dataset import Images, load_images, load_source, load_split
+from stages.errors import ExpectedError, run_stage
+from stages.files import write_json
+from stages.parameters import Section, Seed, load
+from stages.randomness import derived_seed, generator
+from stages.training_log import TrainingLog
+
+MODEL_FILE = Path("models/resnet18.pt")
+HISTORY_FILE = Path("metrics/history/resnet18.csv")
+RUN_FILE = Path("metrics/runs/resnet18.json")
+RUNTIME_FILE = Path("metrics/runtime/resnet18.json")
+
+VALIDATION_BATCH = 500  # images; nothing is learned from them, so it changes no result
+
+
+class ResNet18(Section):
+    """The section `resnet18`."""
+
+    device: Literal["cpu", "cuda"] = Field(description="cpu or cuda")
+    epochs: int = Field(ge=1, description="a whole number from 1")
+    batch_size: int = Field(ge=2, description="a whole number from 2 (its batch norms need two images)")
+    learning_rate: float = Field(gt=0, description="a number above 0")
+    weight_decay: float = Field(ge=0, description="a number from 0")
+    weights: Literal["none", "imagenet", "file"] = Field(description="none, imagenet or file (with weights_file)")
+    weights_file: str = Field(min_length=1, description="the path of a state dict of torchvision's resnet18")
+    frozen: list[Literal["conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"]] = Field(
+        description=f"a list of layers out of {', '.join(resnet18.LAYERS)}, not all of them"
+    )
+    augmentation: Augmentation = Field(description="none, flip or flip_crop")
+    validation: Literal["test", "held_out"] = Field(description="test or held_out (the split's part)")
+    validation_augmentation: Augmentation = Field(description="none, flip or flip_crop")
+    mean: list[float] = Field(min_length=3, max_length=3, description="three numbers, one for each channel")
+    std: list[float] = Field(min_length=3, max_length=3, description="three numbers above 0, one for each channel")
+    early_stopping_patience: int | None = Field(ge=1, description="a whole number from 1, or null (off)")
+    reduce_lr_patience: int | None = Field(ge=1, description="a whole number from 1, or null (off)")
+    reduce_lr_factor: float = Field(gt=0, lt=1, description="a number above 0 and below 1")
+    min_learning_rate: float = Field(ge=0, description="a number from 0")
+
+    @model_validator(mode="after")
+    def _lists_make_sense(self) -> "ResNet18":
+        if set(self.frozen) == set(resnet18.LAYERS):
+            raise ValueError("resnet18.frozen names every layer; allowed: a list that leaves one to train")
+        if min(self.std) <= 0:
+            raise ValueError(f"resnet18.std is {self.std}; allowed: three numbers above 0")
+        return self
+
+
+class Parameters(Section):
+    """What this stage reads of params.yaml."""
+
+    seed: Seed
+    resnet18: ResNet18
+
+
+def main() -> None:
+    """Train, and write the model and its records."""
+    parameters = load(Parameters)
+    section = parameters.resnet18
+    training = load_images("train")
+    split = load_split(len(training.labels))
+    validating = load_images("test") if section.validation == "test" else training
+    train_rows, validation_rows = np.arange(len(training.labels)), np.arange(len(validating.labels))
+    if section.validation == "held_out":
+        train_rows, validation_rows = split.train, split.validation
+    check_batches(len(train_rows), len(validation_rows), section)
+
+    device = start_torch(section.device)
+    torch.manual_seed(derived_seed(parameters.seed, 0, "weights"))
+    model = starting_model(section).to(device)
+    log = TrainingLog(HISTORY_FILE, section.epochs, -(-len(train_rows) // section.batch_size))
+    best_epoch = train(model, (training, train_rows), (validating, validation_rows), parameters, log)
+
+    MODEL_FILE.parent.mkdir(exist_ok=True)
+    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, MODEL_FILE)
+    record = {
+        "model": "resnet18",
+        "source": load_source(),
+        "data": {"train_images": len(train_rows), "validation_images": len(validation_rows)},
+        "split": {"validation_fraction": split.validation_fraction, "random_state": split.random_state},
+        "parameters": parameters.model_dump(),
+        "weights": sum(weight.numel() for weight in model.parameters()),
+        "trainable_weights": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+    }
+    write_json(RUN_FILE, record | log.results(best_epoch))
+    write_json(RUNTIME_FILE, log.runtime(section.device, torch.get_num_threads(), ("torch", "torchvision", "numpy")))
+
+
+def check_batches(train_images: int, validation_images: int, section: ResNet18) -> None:
+    """Raise an ExpectedError where the numbers of images cannot be trained or validated on."""
+    if train_images % section.batch_size == 1:
+        raise ExpectedError(
+            f"resnet18.batch_size is {section.batch_size}, which leaves one of {train_images} images for the last "
+            "batch, and batch norm cannot train on one; choose another batch size"
+        )
+    if not validation_images:
+        raise ExpectedError(
+            "resnet18.validation is held_out, but split.validation_fraction is 0: raise it, or use test"
+        )
+
+
+def start_torch(device: Literal["cpu", "cuda"]) -> torch.device:
+    """The device, with deterministic operations.
+
+    Raises:
+        ExpectedError: There is no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ExpectedError("resnet18.device is cuda, but PyTorch sees no GPU here; use -S resnet18.device=cpu")
+    # A few CUDA kernels have no deterministic form: PyTorch warns then instead of stopping.
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    return torch.device(device)
+
+
+def starting_model(section: ResNet18) -> nn.Module:
+    """The network as it starts: random or pre-trained weights, its frozen layers frozen, the classifier always new.
+
+    Raises:
+        ExpectedError: The weights cannot be had or do not fit.
+    """
+    model = resnet18.build()
+    if section.weights != "none":
+        pretrained = pretrained_weights(section)
+        features = {name: value for name, value in pretrained.items() if not name.startswith("fc.")}
+        try:
+            missing, unexpected = model.load_state_dict(features, strict=False)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ExpectedError(f"resnet18.weights_file: {section.weights_file} does not fit: {reason}") from None
+        if odd := unexpected + [name for name in missing if not name.startswith("fc.")]:
+            raise ExpectedError(
+                f"resnet18.weights_file: {section.weights_file} is no state dict of torchvision's resnet18 "
+                f"(see {odd[0]!r}); name another file"
+            )
+    for name in section.frozen:
+        getattr(model, name).requires_grad_(False)
+    return model
+
+
+def pretrained_weights(section: ResNet18) -> dict[str, torch.Tensor]:
+    """The state dict that `resnet18.weights` names, read without running anything in it.
+
+    Raises:
+        ExpectedError: It cannot be downloaded, or the file is missing or is no state dict.
+    """
+    if section.weights == "imagenet":
+        from torchvision.models import ResNet18_Weights
+
+        try:
+            return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
+        except (OSError, RuntimeError) as error:
+            raise ExpectedError(
+                f"torchvision's ImageNet weights cannot be downloaded ({error}); give a copy with "
+                "-S resnet18.weights=file -S resnet18.weights_file=PATH"
+            ) from None
+    path = Path(section.weights_file)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ExpectedError(f"resnet18.weights_file: {path} does not exist; give the path of a state dict") from None
+    except Exception as error:  # torch.load raises whatever its zip reader, unpickler or parser meets
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExpectedError(f"resnet18.weights_file: {path} is no state dict that can be read ({reason})") from None
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ExpectedError(f"resnet18.weights_file: {path} holds no state dict; save one with model.state_dict()")
+    return content
+
+
+def train(
+    model: nn.Module,
+    training: tuple[Images, np.ndarray],
+    validating: tuple[Images, np.ndarray],
+    parameters: Parameters,
+    log: TrainingLog,
+) -> int:
+    """Train epoch by epoch; the model ends with the weights that are kept.
+
+    Args:
+        model: The network, on its device, trained in place.
+        training: The images that train, and the rows of them to use.
+        validating: Likewise for validation.
+        parameters: Those of the stage.
+        log: Takes each epoch's row.
+
+    Returns:
+        The epoch, counted from 1, whose weights are kept: the last, or with early stopping the one of the lowest
+        validation loss.
+    """
+    seed, section = parameters.seed, parameters.resnet18
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.Adam(trained, lr=section.learning_rate, weight_decay=section.weight_decay, fused=True)
+    scheduler = plateau_scheduler(optimiser, section)
+    lowest, kept, kept_weights = float("inf"), section.epochs, None
+
+    for epoch in range(1, section.epochs + 1):
+        order = generator(seed, epoch, "order").permutation(training[1])
+        choices = draw(section.augmentation, len(order), generator(seed, epoch, "augmentation"))
+        learning_rate = optimiser.param_groups[0]["lr"]
+        log.start_epoch()
+        fitted = train_epoch(model, optimiser, training[0], order, choices, section, log)
+        rows = validating[1]
+        choices = draw(section.validation_augmentation, len(rows), generator(seed, epoch, "validation augmentation"))
+        validation = validate(model, validating[0], rows, choices, section)
+        log.end_epoch(fitted, validation, learning_rate)
+        if scheduler is not None:
+            scheduler.step(validation["loss"])
+        if section.early_stopping_patience is None:
+            kept = epoch
+        elif validation["loss"] < lowest:
+            lowest, kept = validation["loss"], epoch
+            kept_weights = {name: value.clone() for name, value in model.state_dict().items()}
+        elif epoch - kept >= section.early_stopping_patience:
+            break
+
+    if kept_weights is not None:
+        model.load_state_dict(kept_weights)
+    return kept
+
+
+def plateau_scheduler(
+    optimiser: torch.optim.Optimizer, section: ResNet18
+) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
+    """PyTorch's learning-rate reduction, set to reduce when Keras's does; None where it is off."""
+    if section.reduce_lr_patience is None:
+        return None
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser,
+        factor=section.reduce_lr_factor,
+        patience=section.reduce_lr_patience - 1,  # PyTorch waits for one epoch more than it is told, Keras does not
+        threshold=1e-4,  # Keras's min_delta
+        threshold_mode="abs",
+        min_lr=section.min_learning_rate,
+    )
+
+
+def train_epoch(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    images: Images,
+    order: np.ndarray,
+    choices: Choices,
+    section: ResNet18,
+    log: TrainingLog,
+) -> dict[str, float]:
+    """One pass over the rows of `order`; returns its mean loss (nats) and accuracy, measured while it trains."""
+    device = next(model.parameters()).device
+    model.train()
+    for name in section.frozen:
+        getattr(model, name).eval()  # or a frozen layer's batch-norm statistics would drift
+    total_loss, correct, seen = 0.0, 0, 0
+    for start in range(0, len(order), section.batch_size):
+        rows = slice(start, start + section.batch_size)
+        pixels = augment(images.pixels[order[rows]], choices[rows])
+        labels = torch.from_numpy(images.labels[order[rows]]).long().to(device)
+        logits = model(resnet18.to_input(pixels, section.mean, section.std).to(device))
+        loss = functional.cross_entropy(logits, labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        seen += len(labels)
+        total_loss += loss.item() * len(labels)
+        correct += int((logits.argmax(1) == labels).sum())
+        log.step(total_loss / seen, correct / seen)
+    return {"loss": total_loss / seen, "accuracy": correct / seen}
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module, images: Images, rows: np.ndarray, choices: Choices, section: ResNet18
+) -> dict[str, float]:
+    """Mean loss (nats) and accuracy over the given rows, augmented by `choices`."""
+    device = next(model.parameters()).device
+    model.eval()
+    total_loss, correct = 0.0, 0
+    for start in range(0, len(rows), VALIDATION_BATCH):
+        batch = slice(start, start + VALIDATION_BATCH)
+        pixels = augment(images.pixels[rows[batch]], choices[batch])
+        labels = torch.from_numpy(images.labels[rows[batch]]).long().to(device)
+        logits = model(resnet18.to_input(pixels, section.mean, section.std).to(device))
+        total_loss += functional.cross_entropy(logits, labels, reduction="sum").item()
+        correct += int((logits.argmax(1) == labels).sum())
+    return {"loss": total_loss / len(rows), "accuracy": correct / len(rows)}
+
+
+if __name__ == "__main__":
+    run_stage("train_resnet18", main)
