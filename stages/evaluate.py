@@ -111,9 +111,10 @@ def resnet18_predictor(parameters: dict[str, Any]) -> Predict:
     """The function from uint8 images (N, 32, 32, 3) to probabilities, float32 (N, 10), of ResNet-18."""
     import torch
 
+    from stages import torch_device
     from stages.architectures.resnet18 import build, to_input
 
-    torch.use_deterministic_algorithms(True)
+    torch_device.start("cpu")
     file = Path("models/resnet18.pt")
     model = build()
     try:

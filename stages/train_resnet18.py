@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
 
+from stages import torch_device
 from stages.architectures import resnet18
 from stages.augmentation import Augmentation, Choices, augment, draw
 from stages.dataset import Images, load_images, load_source, load_split
@@ -36,7 +37,7 @@ VALIDATION_BATCH = 500  # images; nothing is learned from them, so it changes no
 class ResNet18(Section):
     """The section `resnet18`."""
 
-    device: Literal["cpu", "cuda"] = Field(description="cpu or cuda")
+    device: torch_device.Device = Field(description="cpu or cuda")
     epochs: int = Field(ge=1, description="a whole number from 1")
     batch_size: int = Field(ge=2, description="a whole number from 2 (its batch norms need two images)")
     learning_rate: float = Field(gt=0, description="a number above 0")
@@ -84,7 +85,7 @@ def main() -> None:
         train_rows, validation_rows = split.train, split.validation
     check_batches(len(train_rows), len(validation_rows), section)
 
-    device = start_torch(section.device)
+    device = torch_device.start(section.device)
     torch.manual_seed(derived_seed(parameters.seed, 0, "weights"))
     model = starting_model(section).to(device)
     log = TrainingLog(HISTORY_FILE, section.epochs, -(-len(train_rows) // section.batch_size))
@@ -116,19 +117,6 @@ def check_batches(train_images: int, validation_images: int, section: ResNet18) 
         raise ExpectedError(
             "resnet18.validation is held_out, but split.validation_fraction is 0: raise it, or use test"
         )
-
-
-def start_torch(device: Literal["cpu", "cuda"]) -> torch.device:
-    """The device, with deterministic operations.
-
-    Raises:
-        ExpectedError: There is no such device.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ExpectedError("resnet18.device is cuda, but PyTorch sees no GPU here; use -S resnet18.device=cpu")
-    # A few CUDA kernels have no deterministic form: PyTorch warns then instead of stopping.
-    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
-    return torch.device(device)
 
 
 def starting_model(section: ResNet18) -> nn.Module:

@@ -1,0 +1,27 @@
+"""PyTorch on the device that a parameter names, its operations deterministic."""
+
+import os
+from typing import Literal
+
+import torch
+
+from stages.errors import ExpectedError
+
+Device = Literal["cpu", "cuda"]
+
+
+def start(device: Device) -> torch.device:
+    """Choose deterministic operations, and the device.
+
+    Args:
+        device: "cpu" or "cuda".
+
+    Raises:
+        ExpectedError: There is no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ExpectedError("resnet18.device is cuda, but PyTorch sees no GPU here; use -S resnet18.device=cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # A few CUDA kernels have no deterministic form: PyTorch warns then instead of stopping.
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    return torch.device(device)
