@@ -41,16 +41,18 @@ VARIABLE = "CIFAR10_ARCHIVE"
 LOCAL_COPY = f"{VARIABLE}=/path/to/cifar-10-python.tar.gz make repro"
 
 CHUNK_BYTES = 1 << 20
-MEMBER_BYTES = 32 << 20             # the largest official file has 31,035,999 bytes
-UNPACKED_BYTES = 256 << 20          # all of them with tar's headers have 186 million
+MEMBER_BYTES = 32 << 20  # the largest official file has 31,035,999 bytes
+UNPACKED_BYTES = 256 << 20  # all of them with tar's headers have 186 million
+
+
+TrainImages = Field(ge=50, le=50_000, multiple_of=50, description="a multiple of 50 (five batches) from 50 to 50000")
+TestImages = Field(ge=10, le=10_000, multiple_of=10, description="a multiple of 10 (ten classes) from 10 to 10000")
 
 
 class Synthetic(Section):
     seed: Seed
-    train_images: Annotated[int, Field(ge=50, le=50_000, multiple_of=50, description=(
-        "a multiple of 50 (five batches of ten classes) from 50 to 50000"))]
-    test_images: Annotated[int, Field(ge=10, le=10_000, multiple_of=10, description=(
-        "a multiple of 10 (ten classes) from 10 to 10000"))]
+    train_images: Annotated[int, TrainImages]
+    test_images: Annotated[int, TestImages]
 
 
 class Data(Section):
@@ -80,7 +82,7 @@ def main() -> None:
 @contextmanager
 def whole_or_nothing(output: Path) -> Iterator[Path]:
     """An empty folder to fill, which takes the name `output` when, and only when, all went well."""
-    if INCOMPLETE.exists():                             # of a run that was killed
+    if INCOMPLETE.exists():  # of a run that was killed
         shutil.rmtree(INCOMPLETE)
     INCOMPLETE.mkdir(parents=True)
     try:
@@ -106,8 +108,10 @@ def locate(given: str) -> Path:
     for path in (Path(given).expanduser(), root() / given):
         if path.exists():
             return path
-    raise ExpectedError(f"{VARIABLE}={given}: no such file or folder, seen from {root().resolve()}; give the path of "
-                        f"cifar-10-python.tar.gz or of the folder {FOLDER}, or unset it to download the archive")
+    raise ExpectedError(
+        f"{VARIABLE}={given}: no such file or folder, seen from {root().resolve()}; give the path of "
+        f"cifar-10-python.tar.gz or of the folder {FOLDER}, or unset it to download the archive"
+    )
 
 
 def take_local(path: Path, folder: Path) -> None:
@@ -122,8 +126,10 @@ def take_local(path: Path, folder: Path) -> None:
         else:
             unpack(path, folder)
     except Unusable as error:
-        raise ExpectedError(f"{VARIABLE}={path}: {error}; give an intact copy of the official archive, or unset the "
-                            "variable to download it") from None
+        raise ExpectedError(
+            f"{VARIABLE}={path}: {error}; give an intact copy of the official archive, or unset the "
+            "variable to download it"
+        ) from None
 
 
 def download(folder: Path) -> None:
@@ -135,9 +141,9 @@ def download(folder: Path) -> None:
     partial = PartialFile(root() / ".partial/cifar-10-python.tar.gz")
     failures = []
     partial.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(partial.path.with_suffix(".lock")):   # temporary runs share the file
+    with FileLock(partial.path.with_suffix(".lock")):  # temporary runs share the file
         addresses = [(url, False) for url in ADDRESSES]
-        for url, patient in addresses:                  # grows: a slow one is waited for in the end
+        for url, patient in addresses:  # grows: a slow one is waited for in the end
             try:
                 fetch(url, partial, patient=patient)
                 unpack(partial.path, folder)
@@ -151,8 +157,10 @@ def download(folder: Path) -> None:
             except Unusable as error:
                 partial.discard()
                 failures.append(f"{url} ({error})")
-    raise ExpectedError(f"CIFAR-10 could not be downloaded from {' nor '.join(failures)}; the same command tries again "
-                        f"and keeps what was received; with a local copy: {LOCAL_COPY}; without any: make demo")
+    raise ExpectedError(
+        f"CIFAR-10 could not be downloaded from {' nor '.join(failures)}; the same command tries again "
+        f"and keeps what was received; with a local copy: {LOCAL_COPY}; without any: make demo"
+    )
 
 
 def copy_folder(source: Path, folder: Path) -> None:
@@ -197,7 +205,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 if member.isfile() and path.parent == PurePosixPath(FOLDER) and path.name in OFFICIAL_SHA256:
                     found.add(str(path))
                     content = members.extractfile(member)
-                    assert content is not None          # it is a file
+                    assert content is not None  # it is a file
                     copy_checked(content, folder / path.name)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
         raise Unusable(_describe_damage(archive, error)) from None

@@ -36,7 +36,7 @@ SAMPLES = Path("metrics/samples.npz")
 IMAGE_SHAPE = (32, 32, 3)
 CLASS_COUNT = 10
 CIFAR10_TRAIN_IMAGES, CIFAR10_TEST_IMAGES = 50_000, 10_000
-SAMPLE_TRAIN_IMAGES, SAMPLE_TEST_IMAGES = 25, 10    # the 5x5 grid of samples, the ten sample predictions
+SAMPLE_TRAIN_IMAGES, SAMPLE_TEST_IMAGES = 25, 10  # the 5x5 grid of samples, the ten sample predictions
 
 
 class Images(NamedTuple):
@@ -59,16 +59,19 @@ def main() -> None:
     save(PROCESSED / "train_labels.npy", train.labels)
     save(PROCESSED / "test_images.npy", test.images)
     save(PROCESSED / "test_labels.npy", test.labels)
-    write_json(DATASET, {
-        "source": source,
-        "classes": classes,
-        "train_images": len(train.labels),
-        "test_images": len(test.labels),
-        "images_per_class": (len(train.labels) + len(test.labels)) // CLASS_COUNT,
-        "image_shape": list(IMAGE_SHAPE),
-        "mean": [round(value, 6) for value in mean],
-        "std": [round(value, 6) for value in std],
-    })
+    write_json(
+        DATASET,
+        {
+            "source": source,
+            "classes": classes,
+            "train_images": len(train.labels),
+            "test_images": len(test.labels),
+            "images_per_class": (len(train.labels) + len(test.labels)) // CLASS_COUNT,
+            "image_shape": list(IMAGE_SHAPE),
+            "mean": [round(value, 6) for value in mean],
+            "std": [round(value, 6) for value in std],
+        },
+    )
     # The first ones, so that nobody picked them.
     np.savez_compressed(
         SAMPLES,
@@ -85,10 +88,10 @@ def identify(folder: Path) -> str:
     Raises:
         ExpectedError: A file is missing.
     """
-    try:
-        return "cifar10" if all(is_official(folder / name) for name in OFFICIAL_SHA256) else "synthetic"
-    except FileNotFoundError as error:
-        raise ExpectedError(f"{error.filename} is missing; {_AGAIN}") from None
+    for name in OFFICIAL_SHA256:
+        if not (folder / name).is_file():
+            raise ExpectedError(f"{folder / name} is missing; {_AGAIN}")
+    return "cifar10" if all(is_official(folder / name) for name in OFFICIAL_SHA256) else "synthetic"
 
 
 def read_classes(path: Path) -> list[str]:
@@ -119,14 +122,19 @@ def read_batch(path: Path, source: str) -> Images:
     """
     batch = unpickle(path)
     if source == "synthetic" and batch.get("batch_label") != SYNTHETIC_LABEL:
-        raise ExpectedError(f"{path} belongs neither to CIFAR-10 (a file differs from the official one) "
-                            f"nor to the synthetic stand-in; {_AGAIN}")
+        raise ExpectedError(
+            f"{path} belongs neither to CIFAR-10 (a file differs from the official one) "
+            f"nor to the synthetic stand-in; {_AGAIN}"
+        )
     data, labels = batch.get("data"), batch.get("labels")
     height, width, channels = IMAGE_SHAPE
     if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (channels * height * width,)):
         raise ExpectedError(f"{path}: its data is not uint8 of shape (N, {channels * height * width}); {_AGAIN}")
-    if not (isinstance(labels, list) and len(labels) == len(data) > 0
-            and all(type(label) is int and 0 <= label < CLASS_COUNT for label in labels)):
+    if not (
+        isinstance(labels, list)
+        and len(labels) == len(data) > 0
+        and all(type(label) is int and 0 <= label < CLASS_COUNT for label in labels)
+    ):
         raise ExpectedError(f"{path}: its labels are not one of 0 to {CLASS_COUNT - 1} for each image; {_AGAIN}")
     return Images(data.reshape(-1, channels, height, width).transpose(0, 2, 3, 1), np.array(labels, dtype=np.uint8))
 
@@ -144,13 +152,16 @@ def check_counts(train_labels: np.ndarray, test_labels: np.ndarray, source: str)
         ExpectedError: It is not so.
     """
     if source == "cifar10" and (len(train_labels), len(test_labels)) != (CIFAR10_TRAIN_IMAGES, CIFAR10_TEST_IMAGES):
-        raise ExpectedError(f"{RAW}: {len(train_labels)} + {len(test_labels)} images instead of "
-                            f"{CIFAR10_TRAIN_IMAGES} + {CIFAR10_TEST_IMAGES}; {_AGAIN}")
+        raise ExpectedError(
+            f"{RAW}: {len(train_labels)} + {len(test_labels)} images instead of "
+            f"{CIFAR10_TRAIN_IMAGES} + {CIFAR10_TEST_IMAGES}; {_AGAIN}"
+        )
     for part, labels in (("training", train_labels), ("test", test_labels)):
         counts = np.bincount(labels, minlength=CLASS_COUNT)
         if np.any(counts != len(labels) / CLASS_COUNT):
-            raise ExpectedError(f"{RAW}: the {part} images of the classes are not equally many: "
-                                f"{counts.tolist()}; {_AGAIN}")
+            raise ExpectedError(
+                f"{RAW}: the {part} images of the classes are not equally many: {counts.tolist()}; {_AGAIN}"
+            )
 
 
 def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
@@ -191,12 +202,12 @@ _AGAIN = f"remove {RAW} and run dvc repro, which makes it anew"
 class _Unpickler(pickle.Unpickler):
     """Knows NumPy arrays and Python's own containers, and nothing that could run a command."""
 
-    _RECONSTRUCT = np.empty(0).__reduce__()[0]          # what makes the empty array that is then filled
+    _RECONSTRUCT = np.empty(0).__reduce__()[0]  # what makes the empty array that is then filled
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,        # NumPy 1's name, in the official files
-        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,       # NumPy 2's
+        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,  # NumPy 1's name, in the official files
+        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,  # NumPy 2's
     }
 
     def find_class(self, module_name: str, global_name: str) -> Any:
@@ -212,13 +223,11 @@ def unpickle(path: Path) -> dict[str, Any]:
     Raises:
         ExpectedError: The file is not such a pickle.
     """
+    pickled = path.read_bytes()
     try:
-        with path.open("rb") as file:
-            # latin1: Python 2 wrote the official files, whose keys and pixels are its byte strings.
-            content = _Unpickler(file, encoding="latin1").load()
-    except OSError:
-        raise
-    except Exception as error:                      # a damaged pickle can raise nearly anything
+        # latin1: Python 2 wrote the official files, whose keys and pixels are its byte strings.
+        content = _Unpickler(io.BytesIO(pickled), encoding="latin1").load()
+    except Exception as error:  # a damaged pickle can raise nearly anything
         raise ExpectedError(f"{path} is not a pickle of a CIFAR-10 batch ({error}); {_AGAIN}") from None
     if not isinstance(content, dict):
         raise ExpectedError(f"{path} does not hold a mapping; {_AGAIN}")

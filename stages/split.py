@@ -25,8 +25,7 @@ DISTRIBUTION = Path("metrics/class_distribution.csv")
 
 
 class Split(Section):
-    validation_fraction: Annotated[float, Field(ge=0, lt=1, description=(
-        "a number from 0 (nothing is held out) up to, not including, 1"))]
+    validation_fraction: Annotated[float, Field(ge=0, lt=1, description="a number from 0 (no part) to below 1")]
     random_state: Seed
 
 
@@ -48,11 +47,14 @@ def main() -> None:
         validation_fraction=np.float64(parameters.validation_fraction),
         random_state=np.int64(parameters.random_state),
     )
-    write_distribution(classes, {
-        "train": train_labels[train],
-        "validation": train_labels[validation],
-        "test": test_labels,
-    })
+    write_distribution(
+        classes,
+        {
+            "train": train_labels[train],
+            "validation": train_labels[validation],
+            "test": test_labels,
+        },
+    )
 
 
 def split_indices(count: int, validation_fraction: float, random_state: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,8 +75,10 @@ def split_indices(count: int, validation_fraction: float, random_state: int) -> 
     if validation_fraction == 0:
         return np.arange(count, dtype=np.int64), np.empty(0, dtype=np.int64)
     if math.ceil(validation_fraction * count) >= count:
-        raise ExpectedError(f"split.validation_fraction is {validation_fraction}, which leaves none of the {count} "
-                            f"images to train; allowed: a smaller number, at least 0; {WAY_BACK}")
+        raise ExpectedError(
+            f"split.validation_fraction is {validation_fraction}, which leaves none of the {count} "
+            f"images to train; allowed: a smaller number, at least 0; {WAY_BACK}"
+        )
 
     # Here, because it takes a second that a parameter at fault should not cost.
     from sklearn.model_selection import train_test_split

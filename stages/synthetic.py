@@ -17,8 +17,8 @@ CLASSES = ("circle", "square", "triangle", "diamond", "cross", "ring", "rows", "
 # One colour for two classes, so that colour alone tells only half.
 COLOURS = ((200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60), (60, 200, 200))
 SIDE = 32
-NOISE = 30                  # the noise is a sum of two draws from -NOISE to NOISE
-PICKLE_PROTOCOL = 4         # pinned: the default differs between Pythons, and with it the bytes
+NOISE = 30  # the noise is a sum of two draws from -NOISE to NOISE
+PICKLE_PROTOCOL = 4  # pinned: the default differs between Pythons, and with it the bytes
 
 
 def write_synthetic(folder: Path, seed: int, train_images: int, test_images: int) -> None:
@@ -36,11 +36,14 @@ def write_synthetic(folder: Path, seed: int, train_images: int, test_images: int
     ):
         _write_batch(folder / name, batch_images, batch_labels)
     _write_batch(folder / TEST_BATCH, *draw(np.random.default_rng([seed, 1]), test_images))
-    _write_pickle(folder / META, {
-        "num_cases_per_batch": train_images // len(TRAIN_BATCHES),
-        "label_names": list(CLASSES),
-        "num_vis": 3 * SIDE * SIDE,
-    })
+    _write_pickle(
+        folder / META,
+        {
+            "num_cases_per_batch": train_images // len(TRAIN_BATCHES),
+            "label_names": list(CLASSES),
+            "num_vis": 3 * SIDE * SIDE,
+        },
+    )
     (folder / "readme.html").write_text(f"<p>{SYNTHETIC_LABEL}</p>\n", encoding="utf-8")
 
 
@@ -67,8 +70,8 @@ def draw_mask(rng: np.random.Generator, shape: str) -> np.ndarray:
     """
     y, x = np.mgrid[:SIDE, :SIDE]
     radius = rng.integers(6, 13)
-    dy, dx = y - rng.integers(11, 21), x - rng.integers(11, 21)     # from the centre
-    period = rng.integers(3, 6)                                     # half of a pattern's
+    dy, dx = y - rng.integers(11, 21), x - rng.integers(11, 21)  # from the centre
+    period = rng.integers(3, 6)  # half of a pattern's
     outer = np.maximum(abs(dy), abs(dx))
     match shape:
         case "circle":
@@ -95,12 +98,15 @@ def draw_mask(rng: np.random.Generator, shape: str) -> np.ndarray:
 
 
 def _write_batch(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    _write_pickle(path, {
-        "batch_label": SYNTHETIC_LABEL,
-        "labels": labels.tolist(),
-        "data": images.reshape(len(images), -1),
-        "filenames": [f"{CLASSES[label]}_{number:05d}.png" for number, label in enumerate(labels)],
-    })
+    _write_pickle(
+        path,
+        {
+            "batch_label": SYNTHETIC_LABEL,
+            "labels": labels.tolist(),
+            "data": images.reshape(len(images), -1),
+            "filenames": [f"{CLASSES[label]}_{number:05d}.png" for number, label in enumerate(labels)],
+        },
+    )
 
 
 def _write_pickle(path: Path, content: dict[str, Any]) -> None:

@@ -11,10 +11,10 @@ import requests
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
-TIMEOUT_SECONDS = (10, 60)          # to connect; between two pieces of the answer
-ATTEMPTS = 3                        # for each address
-BACK_OFF_SECONDS = 1.0              # before the second attempt; doubled before each further one
-SLOW_BYTES_PER_SECOND = 200_000     # a quarter of an hour for 170 MB: another address may well be faster
+TIMEOUT_SECONDS = (10, 60)  # to connect; between two pieces of the answer
+ATTEMPTS = 3  # for each address
+BACK_OFF_SECONDS = 1.0  # before the second attempt; doubled before each further one
+SLOW_BYTES_PER_SECOND = 200_000  # a quarter of an hour for 170 MB: another address may well be faster
 SLOW_AFTER_SECONDS = 30.0
 CHUNK_BYTES = 1 << 16
 
@@ -101,7 +101,7 @@ def _receive(url: str, partial: PartialFile, *, patient: bool) -> None:
     received, origin = partial.state()
     if received and received == origin["size"]:
         return
-    headers = {"Accept-Encoding": "identity"}       # the archive itself, not the server's compression of it
+    headers = {"Accept-Encoding": "identity"}  # the archive itself, not the server's compression of it
     if received:
         headers["Range"] = f"bytes={received}-"
         if origin["validator"] and origin["url"] == url:
@@ -111,7 +111,7 @@ def _receive(url: str, partial: PartialFile, *, patient: bool) -> None:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             raise _StartOver("the server has no such part of the file")
         response.raise_for_status()
-        if response.headers.get("Content-Type", "").startswith("text/html"):        # a sign-in page, for example
+        if response.headers.get("Content-Type", "").startswith("text/html"):  # a sign-in page, for example
             raise TransferError("it sent a web page instead")
         start, size = _extent(response)
         if start not in (0, received) or (start and size != origin["size"]):

@@ -1,0 +1,72 @@
+# A few commands that wrap dvc; whoever uses dvc directly misses nothing.
+#
+#   make demo     the whole pipeline in minutes, on a synthetic stand-in; the committed results stay as they are
+#   make repro    the real thing: CIFAR-10, both models, the comparison with the paper
+#   make verify   the committed tables follow from the committed predictions; seconds
+#   make test     the tests            make lint   ruff and mypy            make lock   requirements.txt anew
+#
+# PYTHON=python3.12        another Python (3.11 to 3.13) for .venv
+# CIFAR10_ARCHIVE=/path    a local copy of CIFAR-10, the archive or its extracted folder, instead of a download
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu    PyTorch without CUDA: several GB less to download and keep
+
+SHELL := /bin/bash
+PYTHON ?= python3
+READY := .venv/ready
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# DVC runs stages elsewhere in `dvc exp run --temp` and in the demo's clone, so a relative path is made absolute here.
+ifneq ($(strip $(CIFAR10_ARCHIVE)),)
+export CIFAR10_ARCHIVE := $(abspath $(CIFAR10_ARCHIVE))
+endif
+
+ifdef TORCH_INDEX
+INSTALL = grep -vE '^(nvidia|cuda|triton)' requirements.txt > .venv/requirements.txt && \
+          .venv/bin/pip install --extra-index-url $(TORCH_INDEX) -r .venv/requirements.txt
+else
+INSTALL = .venv/bin/pip install -r requirements.txt
+endif
+
+DEMO = data.source=synthetic data.synthetic.train_images=4000 batch_size=32 keras_cnn.epochs=5 resnet18.epochs=2 \
+       evaluate.augmented_draws=3
+
+.DEFAULT_GOAL := help
+.PHONY: help demo repro verify test lint lock clean-demo
+
+help:
+	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "This needs Python 3.11, 3.12 or 3.13, not $$($(PYTHON) --version 2>&1): make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up .venv (once; about 8 GB on Linux, most of it PyTorch's CUDA libraries, see TORCH_INDEX) ..."
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --quiet --no-input --disable-pip-version-check
+	@touch $@
+
+demo: $(READY)
+	rm -rf demo
+	git clone --quiet . demo
+	cd demo && dvc exp run $(addprefix -S ,$(DEMO))
+	@cat demo/metrics/comparison.md
+	@echo "Pictures: demo/metrics/figures, for example demo/metrics/figures/predictions_resnet18.png"
+
+repro: $(READY)
+	dvc repro
+	@cat metrics/comparison.md
+
+verify: $(READY)
+	python -m stages.verify
+
+test: $(READY)
+	python -m pytest
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	mypy
+
+lock: $(READY)
+	pip install --quiet uv
+	uv lock --quiet --upgrade
+	{ echo "# Every package and version, for Python 3.11 to 3.13 on Linux and macOS, locked from pyproject.toml by \`make lock\`."; \
+	  uv export --quiet --no-hashes --no-annotate --no-header --extra dev --no-emit-project; } > requirements.txt

@@ -1,0 +1,197 @@
+"""The whole graph through the real `dvc`, on the synthetic stand-in, in a clone of the working tree."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.pipeline
+
+ALL_STAGES = [
+    "download",
+    "preprocess",
+    "split",
+    "train_keras_cnn",
+    "train_resnet18",
+    "evaluate@keras_cnn",
+    "evaluate@resnet18",
+    "plot",
+    "compare",
+]
+KERAS_STAGES = {"train_keras_cnn", "evaluate@keras_cnn", "plot", "compare"}
+
+# As little as shows that the graph works; -S for a list, so that one run takes them all.
+SMALL = {
+    "data": {"source": "synthetic", "synthetic": {"seed": 7, "train_images": 400, "test_images": 100}},
+    "keras_cnn": {"epochs": 1},
+    "resnet18": {"epochs": 1},
+    "evaluate": {"augmented_draws": 2},
+}
+
+
+class Clone:
+    """A git clone with commands run in it as at a prompt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))}
+        variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+        return subprocess.run(
+            command, cwd=self.folder, env=variables | environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+
+    def ok(self, *command: str, **environment: str) -> str:
+        result = self.run(*command, **environment)
+        assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
+        return result.stdout + result.stderr
+
+    def lock(self) -> dict:
+        return yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"]
+
+    def metrics(self, model: str) -> dict:
+        return json.loads((self.folder / f"metrics/{model}.json").read_text())
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"^Running stage '([^']+)'", output, flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> tuple[Clone, str]:
+    """The working tree, uncommitted files included, committed with small parameters and reproduced; and the output."""
+    clone = Clone(tmp_path_factory.mktemp("pipeline") / "a clone")
+    tree = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in filter(None, tree.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (clone.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone.folder / name)
+    parameters = yaml.safe_load((clone.folder / "params.yaml").read_text())
+    for section, changes in SMALL.items():
+        parameters[section] |= changes
+    (clone.folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+    clone.ok("git", "init", "--quiet")
+    clone.ok("git", "config", "user.name", "A tester")
+    clone.ok("git", "config", "user.email", "tester@example.org")
+    clone.ok("git", "add", "--all")
+    clone.ok("git", "commit", "--quiet", "--message", "small")
+    output = clone.ok("dvc", "repro")
+    clone.ok("git", "add", "--all")
+    clone.ok("git", "commit", "--quiet", "--message", "reproduced")
+    return clone, output
+
+
+def test_repro_runs_every_stage_once(repository):
+    clone, output = repository
+    assert sorted(stages_run(output)) == sorted(ALL_STAGES)
+    assert clone.ok("git", "status", "--porcelain") == ""
+
+
+def test_a_second_repro_runs_nothing(repository):
+    clone, _ = repository
+    output = clone.ok("dvc", "repro")
+    assert stages_run(output) == []
+    assert "up to date" in output
+
+
+def test_data_and_models_stay_out_of_git_and_what_joins_them_is_in_it(repository):
+    clone, _ = repository
+    tracked = clone.ok("git", "ls-files").splitlines()
+    assert "metrics/predictions/keras_cnn.npz" in tracked
+    assert not [name for name in tracked if name.endswith((".npy", ".keras", ".pt")) or "batches-py" in name]
+
+
+def test_the_stand_in_says_what_it_is(repository):
+    clone, _ = repository
+    assert clone.metrics("keras_cnn")["source"] == clone.metrics("resnet18")["source"] == "synthetic"
+    assert "synthetic stand-in, not CIFAR-10" in (clone.folder / "metrics/comparison.md").read_text()
+
+
+def test_dvc_shows_metrics_plots_and_artifacts(repository):
+    clone, _ = repository
+    shown = json.loads(clone.ok("dvc", "metrics", "show", "--json"))[""]["data"]
+    assert set(shown) == {"metrics/keras_cnn.json", "metrics/resnet18.json"}
+    page = clone.ok("dvc", "plots", "show", "--json")
+    for plot in ("Keras CNN, accuracy", "ResNet-18, loss", "metrics/confusion/resnet18.csv"):
+        assert plot in page
+    artifacts = clone.ok("python", "-c", "from dvc.repo import Repo; print(Repo().artifacts.read())")
+    assert "models/keras_cnn.keras" in artifacts
+    assert "models/resnet18.pt" in artifacts
+
+
+def test_another_dropout_runs_exactly_what_depends_on_it(repository):
+    clone, _ = repository
+    before = clone.lock()
+    output = clone.ok("dvc", "exp", "run", "--name", "dropout-04", "-S", "dropout=0.4")
+    after = clone.lock()
+    difference = clone.ok("dvc", "metrics", "diff")
+    clone.ok("git", "restore", ".")
+    clone.ok("dvc", "checkout")
+
+    assert set(stages_run(output)) == KERAS_STAGES
+    assert len(stages_run(output)) == len(KERAS_STAGES)
+    for stage in set(ALL_STAGES) - KERAS_STAGES:
+        assert after[stage] == before[stage]
+    assert re.search(r"metrics/keras_cnn\.json +test\.loss +\d\.\d+ +\d\.\d+ +-?\d\.\d+", difference)
+    assert "metrics/resnet18.json" not in difference
+
+
+def test_a_plain_clone_without_cache_trains_only_the_model_that_changed(repository, tmp_path):
+    origin, _ = repository
+    subprocess.run(["git", "clone", "--quiet", origin.folder, tmp_path / "plain"], check=True)
+    clone = Clone(tmp_path / "plain")
+    assert stages_run(clone.ok("dvc", "repro", "split")) == ["download", "preprocess", "split"]
+    output = clone.ok("dvc", "exp", "run", "--allow-missing", "-S", "dropout=0.4")
+    assert set(stages_run(output)) == KERAS_STAGES
+    assert not (clone.folder / "models/resnet18.pt").exists()
+    assert clone.lock()["train_resnet18"] == origin.lock()["train_resnet18"]
+
+
+def test_a_bad_value_is_one_line_that_says_how_to_go_back(repository):
+    clone, _ = repository
+    result = clone.run("dvc", "exp", "run", "-S", "dropout=1.5")
+    lines = [line for line in (result.stdout + result.stderr).splitlines() if line.startswith("train_keras_cnn: ")]
+    assert result.returncode != 0
+    assert "Traceback" not in result.stdout + result.stderr
+    assert len(lines) == 1
+    assert "dropout is 1.5; allowed: a number from 0 to below 1" in lines[0]
+
+    way_back = lines[0].split("to put params.yaml and the results back: ")[1]
+    assert clone.ok("git", "status", "--porcelain") != ""
+    clone.ok("sh", "-c", way_back)
+    assert clone.ok("git", "status", "--porcelain") == ""
+    assert "up to date" in clone.ok("dvc", "status")
+
+
+def test_a_mistyped_key_is_refused_and_nothing_changes(repository):
+    clone, _ = repository
+    assert clone.run("dvc", "exp", "run", "-S", "droput=0.4").returncode != 0
+    assert clone.ok("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.real_data
+def test_a_relative_archive_is_found_from_a_temporary_run_too(repository, cifar10_archive):
+    clone, _ = repository
+    (clone.folder / "local.tar.gz").symlink_to(cifar10_archive)
+    try:
+        output = clone.ok(
+            *("dvc", "exp", "run", "--temp", "--name", "relative", "-S", "data.source=cifar10", "download"),
+            CIFAR10_ARCHIVE="local.tar.gz",
+        )
+    finally:
+        (clone.folder / "local.tar.gz").unlink()
+    assert stages_run(output) == ["download"]
+    (experiment,) = re.findall(r"^refs/exps/\S+/relative$", clone.ok("git", "for-each-ref", "--format=%(refname)"), re.M)
+    lock = yaml.safe_load(clone.ok("git", "show", f"{experiment}:dvc.lock"))["stages"]
+    assert lock["download"]["outs"][0]["nfiles"] == 8

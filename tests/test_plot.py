@@ -1,0 +1,346 @@
+"""The figures: every series, number, name and mark is looked up on the Figure objects; the files on the stage's run."""
+
+import csv
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from stages import plot
+from stages.errors import ExpectedError
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+PAPER = Path(__file__).parents[1] / "data" / "paper"
+STAND_IN = "synthetic stand-in, not CIFAR-10"
+FIGURES = [
+    "class_distribution.png",
+    "confusion_keras_cnn.png",
+    "confusion_resnet18.png",
+    "curves_keras_cnn.png",
+    "curves_resnet18.png",
+    "predictions_keras_cnn.png",
+    "predictions_resnet18.png",
+    "samples.png",
+]
+
+GENERATOR = np.random.default_rng(0)
+IMAGES = GENERATOR.integers(0, 256, (25, 32, 32, 3), dtype=np.uint8)
+LABELS = GENERATOR.permutation(np.arange(500) % 10).astype(np.uint8)
+PROBABILITIES = GENERATOR.dirichlet(np.full(10, 0.2), 500).astype(np.float32)
+PROBABILITIES[:2] = np.eye(10)[1]       # two neighbours with the longest text: automobile 100%
+DISTRIBUTION = [
+    {"class": name, "train": str(4000 + k), "validation": str(1000 - k), "test": "1000"}
+    for k, name in enumerate(CLASSES)
+]
+HISTORY = {
+    "epoch": np.arange(1.0, 8.0),
+    "train_loss": np.geomspace(2.0, 0.6, 7),
+    "train_accuracy": np.linspace(0.3, 0.8, 7),
+    "val_loss": np.geomspace(1.8, 0.7, 7),
+    "val_accuracy": np.linspace(0.35, 0.75, 7),
+}
+MODELS = pytest.mark.parametrize("name", ["keras_cnn", "resnet18"])
+
+
+def paper_columns(name: str) -> dict[str, list[float]]:
+    file = {"keras_cnn": "figure1_keras_cnn.csv", "resnet18": "figure2_resnet18.csv"}[name]
+    with (PAPER / file).open() as lines:
+        rows = list(csv.DictReader(lines))
+    return {column: [float(row[column]) for row in rows] for column in rows[0]}
+
+
+def curves(
+    name: str, source: str = "cifar10", history: dict[str, np.ndarray] = HISTORY, best_epoch: int = 6
+) -> Figure:
+    paper = {column: np.array(values) for column, values in paper_columns(name).items()}
+    return plot.draw_curves(plot.MODELS[name], history, paper, best_epoch, source)
+
+
+def series(axes: Axes) -> dict[str, tuple[list[float], list[float]]]:
+    return {str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+
+
+# Every figure by name, from its source: what holds of all of them is tested on all of them.
+EVERY_FIGURE: dict[str, Callable[[str], Figure]] = {
+    "class_distribution": lambda source: plot.draw_class_distribution(DISTRIBUTION, source),
+    "samples": lambda source: plot.draw_samples(IMAGES, LABELS[:25], CLASSES, source),
+    "curves_keras_cnn": lambda source: curves("keras_cnn", source),
+    "curves_resnet18": lambda source: curves("resnet18", source),
+    "confusion": lambda source: plot.draw_confusion(
+        plot.MODELS["keras_cnn"], PROBABILITIES, LABELS, CLASSES, source
+    ),
+    "predictions": lambda source: plot.draw_predictions(
+        plot.MODELS["resnet18"], IMAGES[:10], PROBABILITIES, LABELS, CLASSES, source
+    ),
+}
+ALL = pytest.mark.parametrize("draw", EVERY_FIGURE.values(), ids=EVERY_FIGURE.keys())
+
+
+@ALL
+def test_only_the_stand_in_is_labelled_as_such(draw: Callable[[str], Figure]) -> None:
+    assert STAND_IN in draw("synthetic").get_suptitle().splitlines()
+    assert STAND_IN not in draw("cifar10").get_suptitle()
+
+
+@ALL
+@pytest.mark.parametrize("source", ["cifar10", "synthetic"])
+def test_no_text_overlaps_another_or_leaves_the_figure(
+    draw: Callable[[str], Figure], source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn_texts: set[Text] = set()
+    draw_text = Text.draw
+
+    def record(text: Text, renderer: RendererBase) -> None:
+        # Of a slanted text the box is larger than the text.
+        if text.get_visible() and text.get_text() and text.get_rotation() % 90 == 0:
+            drawn_texts.add(text)
+        draw_text(text, renderer)
+
+    monkeypatch.setattr(Text, "draw", record)
+    with style.context(plot.STYLE, after_reset=True):
+        figure = draw(source)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    boxes = [(text, text.get_window_extent(canvas.get_renderer())) for text in drawn_texts]
+    for text, box in boxes:
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1, text
+        assert box.y1 <= figure.bbox.y1, text
+    for (text, box), (other_text, other) in itertools.combinations(boxes, 2):
+        assert not box.overlaps(other), (text, other_text)
+
+
+def test_class_distribution_has_each_class_and_each_part() -> None:
+    figure = plot.draw_class_distribution(DISTRIBUTION, "cifar10")
+    assert [axes.get_title("left") for axes in figure.axes] == ["train: 40,045", "validation: 9,955", "test: 10,000"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == CLASSES
+    for axes, part in zip(figure.axes, ("train", "validation", "test"), strict=True):
+        counts = [int(row[part]) for row in DISTRIBUTION]
+        assert [bar.get_width() for bar in axes.patches] == counts
+        assert [text.get_text() for text in axes.texts] == [f"{count:,}" for count in counts]
+
+
+def test_class_distribution_is_to_one_scale_and_takes_an_empty_validation_part() -> None:
+    rows = [row | {"validation": "0"} for row in DISTRIBUTION]
+    figure = plot.draw_class_distribution(rows, "cifar10")
+    figure.draw_without_rendering()
+    inches = [axes.get_window_extent().width / axes.get_xlim()[1] for axes in figure.axes]
+    assert inches == pytest.approx([inches[0]] * 3, rel=1e-3)
+    assert {text.get_text() for text in figure.axes[1].texts} == {"0"}
+
+
+def test_samples_show_each_image_under_its_class() -> None:
+    figure = plot.draw_samples(IMAGES, LABELS[:25], CLASSES, "cifar10")
+    assert [axes.get_title() for axes in figure.axes] == [CLASSES[label] for label in LABELS[:25]]
+    for axes, image in zip(figure.axes, IMAGES, strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), image)
+
+
+@MODELS
+def test_curves_are_ours_over_the_paper_s(name: str) -> None:
+    paper = paper_columns(name)
+    kind = {"keras_cnn": "validation", "resnet18": "validation (its augmented test set)"}[name]
+    figure = curves(name)
+    assert [axes.get_title() for axes in figure.axes] == ["loss (nats)", "accuracy"]
+    for axes, quantity in zip(figure.axes, ("loss", "accuracy"), strict=True):
+        found = series(axes)
+        assert list(found) == [      # in the order of drawing, the paper's first
+            "paper, train", f"paper, {kind}", "ours, train", "ours, validation", "ours, epoch 6: weights kept",
+        ]
+        assert len({line.get_zorder() for line in axes.lines}) == 1
+        assert found["paper, train"] == (paper["epoch"], paper[f"train_{quantity}"])
+        assert found[f"paper, {kind}"] == (paper["epoch"], paper[f"val_{quantity}"])
+        assert found["ours, train"] == (list(HISTORY["epoch"]), list(HISTORY[f"train_{quantity}"]))
+        assert found["ours, validation"] == (list(HISTORY["epoch"]), list(HISTORY[f"val_{quantity}"]))
+        assert found["ours, epoch 6: weights kept"][0] == [6, 6]
+        assert axes.get_xlabel() == "epoch"
+    assert [text.get_text() for text in figure.legends[0].texts] == list(found)
+
+
+def test_accuracies_are_read_in_percent() -> None:
+    figure = curves("keras_cnn")
+    figure.draw_without_rendering()
+    ticks = {text.get_text(): text.get_position()[1] for text in figure.axes[1].get_yticklabels()}
+    assert ticks["50%"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7])
+def test_epochs_are_whole_numbers(epochs: int) -> None:
+    figure = curves("resnet18", "synthetic", {column: values[:epochs] for column, values in HISTORY.items()}, epochs)
+    figure.draw_without_rendering()
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+
+
+def test_curves_differ_in_line_or_marker_as_well_as_in_colour() -> None:
+    looks = [(line.get_linestyle(), line.get_marker()) for line in curves("keras_cnn").axes[0].lines]
+    assert len(set(looks)) == len(looks)
+
+
+@MODELS
+def test_the_stand_in_is_never_drawn_beside_the_paper(name: str) -> None:
+    figure = curves(name, "synthetic")
+    for axes in figure.axes:
+        assert list(series(axes)) == ["ours, train", "ours, validation", "ours, epoch 6: weights kept"]
+    assert not [text for text in figure.findobj(Text) if "paper" in text.get_text()]
+
+
+def test_without_validation_there_is_no_such_curve() -> None:
+    nothing = np.full(7, np.nan)
+    figure = curves("resnet18", "synthetic", HISTORY | {"val_loss": nothing, "val_accuracy": nothing})
+    for axes in figure.axes:
+        assert list(series(axes)) == ["ours, train", "ours, epoch 6: weights kept"]
+
+
+def test_confusion_prints_all_hundred_numbers_where_they_belong() -> None:
+    figure = plot.draw_confusion(plot.MODELS["keras_cnn"], PROBABILITIES, LABELS, CLASSES, "cifar10")
+    axes = figure.axes[0]
+    expected = np.zeros((10, 10), dtype=int)
+    for label, row in zip(LABELS, PROBABILITIES, strict=True):
+        expected[label, row.argmax()] += 1
+    printed = {text.get_position(): text.get_text() for text in axes.texts}
+    assert printed == {(column, row): str(count) for (row, column), count in np.ndenumerate(expected)}
+    assert expected.sum() == 500
+    right = np.trace(expected)
+    assert figure.get_suptitle() == f"Keras CNN: {right} of 500 test images right ({right / 5:.2f}%)"
+    assert [text.get_text() for text in axes.get_xticklabels()] == CLASSES
+    assert [text.get_text() for text in axes.get_yticklabels()] == CLASSES
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+
+
+def test_confusion_keeps_the_row_of_a_class_that_no_image_has() -> None:
+    probabilities = np.eye(10, dtype=np.float32)[:9]
+    figure = plot.draw_confusion(plot.MODELS["keras_cnn"], probabilities, np.arange(9), CLASSES, "cifar10")
+    assert len(figure.axes[0].texts) == 100
+
+
+def luminance(color: tuple[float, ...]) -> float:
+    """WCAG's relative luminance of an sRGB colour."""
+    channels = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in color[:3]]
+    return float(np.dot([0.2126, 0.7152, 0.0722], channels))
+
+
+def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    darker, lighter = sorted([luminance(one), luminance(other)])
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("right", range(0, 101, 5))
+def test_confusion_s_numbers_stand_out_from_cells_of_every_shade(right: int) -> None:
+    predicted = np.where(np.arange(1000) % 100 < right, np.arange(1000) // 100, (np.arange(1000) // 100 + 1) % 10)
+    probabilities = np.eye(10, dtype=np.float32)[predicted]
+    axes = plot.draw_confusion(plot.MODELS["keras_cnn"], probabilities, np.arange(1000) // 100, CLASSES, "x").axes[0]
+    cells = axes.images[0].to_rgba(axes.images[0].get_array())
+    for text in axes.texts:
+        column, row = text.get_position()
+        assert contrast(to_rgb(text.get_color()), tuple(cells[row, column])) > 4
+
+
+def test_predictions_are_marked_right_in_green_and_wrong_in_red() -> None:
+    labels = np.arange(10)
+    probabilities = np.full((500, 10), 0.02, dtype=np.float32)
+    predicted = np.where(labels % 2 == 0, labels, (labels + 2) % 10)     # the even classes right, the odd ones wrong
+    probabilities[labels, predicted] = 0.82
+    figure = plot.draw_predictions(
+        plot.MODELS["resnet18"], IMAGES[:10], probabilities, labels, CLASSES, "cifar10"
+    )
+    assert len(figure.axes) == 10
+    for k, axes in enumerate(figure.axes):
+        np.testing.assert_array_equal(axes.images[0].get_array(), IMAGES[k])
+        red, green, blue = to_rgb(axes.title.get_color())
+        if k % 2 == 0:
+            assert axes.get_title() == f"✓ {CLASSES[k]} 82%\ntrue: {CLASSES[k]}"
+            assert green > red
+        else:
+            assert axes.get_title() == f"✗ {CLASSES[(k + 2) % 10]} 82%\ntrue: {CLASSES[k]}"
+            assert red > max(green, blue)
+        assert contrast(to_rgb(axes.title.get_color()), (1, 1, 1)) > 4.5
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory that holds all that the stage reads, of the stand-in."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(PAPER, tmp_path / "data" / "paper")
+    metrics = tmp_path / "metrics"
+    for folder in ("history", "predictions"):
+        (metrics / folder).mkdir(parents=True)
+    (metrics / "dataset.json").write_text(json.dumps({"source": "synthetic", "classes": CLASSES}))
+    np.savez_compressed(
+        metrics / "samples.npz",
+        train_images=IMAGES, train_labels=LABELS[:25], test_images=IMAGES[:10], test_labels=LABELS[:10],
+    )
+    write_csv(metrics / "class_distribution.csv", DISTRIBUTION)
+    for name in ("keras_cnn", "resnet18"):
+        rows = [
+            {column: str(values[k]) for column, values in HISTORY.items()} | {"learning_rate": "0.001"}
+            for k in range(7)
+        ]
+        write_csv(metrics / "history" / f"{name}.csv", rows)
+        (metrics / f"{name}.json").write_text(json.dumps({"source": "synthetic", "best_epoch": 7}))
+        np.savez_compressed(
+            metrics / "predictions" / f"{name}.npz",
+            probabilities=PROBABILITIES, labels=LABELS, source=np.array("synthetic"),
+        )
+    return tmp_path
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def drawn(workspace: Path) -> dict[str, bytes]:
+    plot.main()
+    return {path.name: path.read_bytes() for path in sorted((workspace / "metrics" / "figures").iterdir())}
+
+
+def test_the_stage_writes_eight_figures_the_same_bytes_whatever_the_user_s_style(workspace: Path) -> None:
+    first = drawn(workspace)
+    assert list(first) == FIGURES
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 50, "image.cmap": "gray"}):
+        assert drawn(workspace) == first
+        assert matplotlib.rcParams["font.size"] == 20
+    for content in first.values():
+        width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))   # PNG's IHDR
+        assert 1000 <= width <= 1400
+        assert 600 <= height <= 1400
+        assert b"matplotlib" not in content.lower()
+
+
+def test_a_history_without_validation_is_drawn(workspace: Path) -> None:
+    rows = [
+        {"epoch": "1", "train_loss": "2.0", "train_accuracy": "0.3", "val_loss": "", "val_accuracy": "",
+         "learning_rate": "0.001"},
+    ]
+    write_csv(workspace / "metrics" / "history" / "keras_cnn.csv", rows)
+    history = plot.read_history(Path("metrics/history/keras_cnn.csv"))
+    assert history["train_loss"].tolist() == [2.0]
+    assert np.isnan(history["val_loss"]).all()
+    assert list(drawn(workspace)) == FIGURES
+
+
+def test_results_of_other_data_are_refused(workspace: Path) -> None:
+    (workspace / "metrics" / "resnet18.json").write_text(json.dumps({"source": "cifar10", "best_epoch": 7}))
+    with pytest.raises(ExpectedError, match=r"resnet18 .* \(cifar10, synthetic\)"):
+        plot.main()
+
+
+def test_a_missing_table_is_named(workspace: Path) -> None:
+    (workspace / "metrics" / "history" / "keras_cnn.csv").unlink()
+    with pytest.raises(ExpectedError, match=r"metrics/history/keras_cnn\.csv is missing; dvc repro"):
+        plot.main()
