@@ -1,9 +1,9 @@
 """What our result files hold at an address, as data/paper/numbers.yaml writes it: "file what".
 
-    metrics/x.json a.b.0            a key, a key in it, an element of a list; names.length counts; a - b and a + b
-    metrics/report/x.csv recall     a column, an element for each class
-    metrics/confusion/x.csv cat     how many images of that class were taken for each class
-    metrics/history/x.csv train_loss from 20        a column's mean from that epoch on
+metrics/x.json a.b.0            a key, a key in it, an element of a list; names.length counts; a - b and a + b
+metrics/report/x.csv recall     a column, an element for each class
+metrics/confusion/x.csv cat     how many images of that class were taken for each class
+metrics/history/x.csv train_loss from 20        a column's mean from that epoch on
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import Any
 from stages.files import read_json, read_rows
 
 METRICS = Path("metrics")
-DECIMALS = 6        # more than any number here has, and less than the last bits of a sum
+DECIMALS = 6  # more than any number here has, and less than the last bits of a sum
 
 
 def look_up(address: str) -> Any:
@@ -78,4 +78,4 @@ def read_curves(path: Path) -> dict[str, dict[int, float]]:
 
 
 def rounded(value: float) -> float:
-    return round(value, DECIMALS) + 0.0     # and never -0.0
+    return round(value, DECIMALS) + 0.0  # and never -0.0

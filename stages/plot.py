@@ -5,9 +5,8 @@ stand the paper's own (its Figures 1 and 2, read from the notebook behind them).
 says so, and the paper's curves are left out.
 """
 
-import csv
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import style
@@ -18,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix
 
 from stages.errors import ExpectedError, run_stage
-from stages.files import read_arrays, read_json
+from stages.files import read_arrays, read_json, read_rows
 
 METRICS = Path("metrics")
 FIGURES = METRICS / "figures"
@@ -70,7 +69,7 @@ def main() -> None:
     source, classes = dataset["source"], dataset["classes"]
 
     with style.context(STYLE, after_reset=True):  # whatever the user's own matplotlibrc says
-        distribution = read_table(METRICS / "class_distribution.csv")
+        distribution = read_rows(METRICS / "class_distribution.csv")
         save("class_distribution", draw_class_distribution(distribution, source))
         save("samples", draw_samples(samples["train_images"], samples["train_labels"], classes, source))
 
@@ -250,22 +249,9 @@ def save(name: str, figure: Figure) -> None:
     figure.savefig(FIGURES / f"{name}.png", dpi=DOTS_PER_INCH, metadata={"Software": None})
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV file.
-
-    Raises:
-        ExpectedError: The file is missing.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise ExpectedError(f"{path} is missing; dvc repro makes it anew") from None
-
-
 def read_history(path: Path) -> dict[str, np.ndarray]:
     """The columns of a table of numbers, (epochs,) each; an empty field is NaN."""
-    rows = read_table(path)
+    rows = read_rows(path)
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
 
 

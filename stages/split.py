@@ -5,16 +5,15 @@ training images, not stratified: 40,000 to train and 10,000 to validate. The sam
 parts in the same order.
 """
 
-import csv
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
 from stages.errors import ExpectedError, run_stage
-from stages.files import read_array, read_json
+from stages.files import read_array, read_json, write_rows
 from stages.parameters import WAY_BACK, Section, Seed, load
 
 DATASET = Path("metrics/dataset.json")
@@ -47,14 +46,8 @@ def main() -> None:
         validation_fraction=np.float64(parameters.validation_fraction),
         random_state=np.int64(parameters.random_state),
     )
-    write_distribution(
-        classes,
-        {
-            "train": train_labels[train],
-            "validation": train_labels[validation],
-            "test": test_labels,
-        },
-    )
+    parts = {"train": train_labels[train], "validation": train_labels[validation], "test": test_labels}
+    write_rows(DISTRIBUTION, distribution_rows(classes, parts))
 
 
 def split_indices(count: int, validation_fraction: float, random_state: int) -> tuple[np.ndarray, np.ndarray]:
@@ -89,13 +82,13 @@ def split_indices(count: int, validation_fraction: float, random_state: int) -> 
     return train, validation
 
 
-def write_distribution(classes: list[str], labels_of_part: dict[str, np.ndarray]) -> None:
-    """How many images of each class there are in each part, as CSV: class,train,validation,test."""
-    counts = [np.bincount(labels, minlength=len(classes)).tolist() for labels in labels_of_part.values()]
-    with DISTRIBUTION.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["class", *labels_of_part])
-        writer.writerows(zip(classes, *counts, strict=True))
+def distribution_rows(classes: list[str], labels_of_part: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """How many images of each class there are in each part, a class a row."""
+    counts = {part: np.bincount(labels, minlength=len(classes)) for part, labels in labels_of_part.items()}
+    return [
+        {"class": name} | {part: int(of_class[label]) for part, of_class in counts.items()}
+        for label, name in enumerate(classes)
+    ]
 
 
 if __name__ == "__main__":

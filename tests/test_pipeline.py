@@ -44,10 +44,17 @@ class Clone:
         self.folder = folder
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        variables = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))}
+        variables = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))
+        }
         variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
         return subprocess.run(
-            command, cwd=self.folder, env=variables | environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            command,
+            cwd=self.folder,
+            env=variables | environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
 
     def ok(self, *command: str, **environment: str) -> str:
@@ -71,7 +78,10 @@ def repository(tmp_path_factory) -> tuple[Clone, str]:
     """The working tree, uncommitted files included, committed with small parameters and reproduced; and the output."""
     clone = Clone(tmp_path_factory.mktemp("pipeline") / "a clone")
     tree = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     for name in filter(None, tree.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
@@ -192,6 +202,8 @@ def test_a_relative_archive_is_found_from_a_temporary_run_too(repository, cifar1
     finally:
         (clone.folder / "local.tar.gz").unlink()
     assert stages_run(output) == ["download"]
-    (experiment,) = re.findall(r"^refs/exps/\S+/relative$", clone.ok("git", "for-each-ref", "--format=%(refname)"), re.M)
+    (experiment,) = re.findall(
+        r"^refs/exps/\S+/relative$", clone.ok("git", "for-each-ref", "--format=%(refname)"), re.M
+    )
     lock = yaml.safe_load(clone.ok("git", "show", f"{experiment}:dvc.lock"))["stages"]
     assert lock["download"]["outs"][0]["nfiles"] == 8

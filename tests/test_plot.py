@@ -39,7 +39,7 @@ GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (25, 32, 32, 3), dtype=np.uint8)
 LABELS = GENERATOR.permutation(np.arange(500) % 10).astype(np.uint8)
 PROBABILITIES = GENERATOR.dirichlet(np.full(10, 0.2), 500).astype(np.float32)
-PROBABILITIES[:2] = np.eye(10)[1]       # two neighbours with the longest text: automobile 100%
+PROBABILITIES[:2] = np.eye(10)[1]  # two neighbours with the longest text: automobile 100%
 DISTRIBUTION = [
     {"class": name, "train": str(4000 + k), "validation": str(1000 - k), "test": "1000"}
     for k, name in enumerate(CLASSES)
@@ -61,9 +61,7 @@ def paper_columns(name: str) -> dict[str, list[float]]:
     return {column: [float(row[column]) for row in rows] for column in rows[0]}
 
 
-def curves(
-    name: str, source: str = "cifar10", history: dict[str, np.ndarray] = HISTORY, best_epoch: int = 6
-) -> Figure:
+def curves(name: str, source: str = "cifar10", history: dict[str, np.ndarray] = HISTORY, best_epoch: int = 6) -> Figure:
     paper = {column: np.array(values) for column, values in paper_columns(name).items()}
     return plot.draw_curves(plot.MODELS[name], history, paper, best_epoch, source)
 
@@ -78,9 +76,7 @@ EVERY_FIGURE: dict[str, Callable[[str], Figure]] = {
     "samples": lambda source: plot.draw_samples(IMAGES, LABELS[:25], CLASSES, source),
     "curves_keras_cnn": lambda source: curves("keras_cnn", source),
     "curves_resnet18": lambda source: curves("resnet18", source),
-    "confusion": lambda source: plot.draw_confusion(
-        plot.MODELS["keras_cnn"], PROBABILITIES, LABELS, CLASSES, source
-    ),
+    "confusion": lambda source: plot.draw_confusion(plot.MODELS["keras_cnn"], PROBABILITIES, LABELS, CLASSES, source),
     "predictions": lambda source: plot.draw_predictions(
         plot.MODELS["resnet18"], IMAGES[:10], PROBABILITIES, LABELS, CLASSES, source
     ),
@@ -157,8 +153,12 @@ def test_curves_are_ours_over_the_paper_s(name: str) -> None:
     assert [axes.get_title() for axes in figure.axes] == ["loss (nats)", "accuracy"]
     for axes, quantity in zip(figure.axes, ("loss", "accuracy"), strict=True):
         found = series(axes)
-        assert list(found) == [      # in the order of drawing, the paper's first
-            "paper, train", f"paper, {kind}", "ours, train", "ours, validation", "ours, epoch 6: weights kept",
+        assert list(found) == [  # in the order of drawing, the paper's first
+            "paper, train",
+            f"paper, {kind}",
+            "ours, train",
+            "ours, validation",
+            "ours, epoch 6: weights kept",
         ]
         assert len({line.get_zorder() for line in axes.lines}) == 1
         assert found["paper, train"] == (paper["epoch"], paper[f"train_{quantity}"])
@@ -251,11 +251,9 @@ def test_confusion_s_numbers_stand_out_from_cells_of_every_shade(right: int) -> 
 def test_predictions_are_marked_right_in_green_and_wrong_in_red() -> None:
     labels = np.arange(10)
     probabilities = np.full((500, 10), 0.02, dtype=np.float32)
-    predicted = np.where(labels % 2 == 0, labels, (labels + 2) % 10)     # the even classes right, the odd ones wrong
+    predicted = np.where(labels % 2 == 0, labels, (labels + 2) % 10)  # the even classes right, the odd ones wrong
     probabilities[labels, predicted] = 0.82
-    figure = plot.draw_predictions(
-        plot.MODELS["resnet18"], IMAGES[:10], probabilities, labels, CLASSES, "cifar10"
-    )
+    figure = plot.draw_predictions(plot.MODELS["resnet18"], IMAGES[:10], probabilities, labels, CLASSES, "cifar10")
     assert len(figure.axes) == 10
     for k, axes in enumerate(figure.axes):
         np.testing.assert_array_equal(axes.images[0].get_array(), IMAGES[k])
@@ -280,7 +278,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (metrics / "dataset.json").write_text(json.dumps({"source": "synthetic", "classes": CLASSES}))
     np.savez_compressed(
         metrics / "samples.npz",
-        train_images=IMAGES, train_labels=LABELS[:25], test_images=IMAGES[:10], test_labels=LABELS[:10],
+        train_images=IMAGES,
+        train_labels=LABELS[:25],
+        test_images=IMAGES[:10],
+        test_labels=LABELS[:10],
     )
     write_csv(metrics / "class_distribution.csv", DISTRIBUTION)
     for name in ("keras_cnn", "resnet18"):
@@ -292,7 +293,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (metrics / f"{name}.json").write_text(json.dumps({"source": "synthetic", "best_epoch": 7}))
         np.savez_compressed(
             metrics / "predictions" / f"{name}.npz",
-            probabilities=PROBABILITIES, labels=LABELS, source=np.array("synthetic"),
+            probabilities=PROBABILITIES,
+            labels=LABELS,
+            source=np.array("synthetic"),
         )
     return tmp_path
 
@@ -316,7 +319,7 @@ def test_the_stage_writes_eight_figures_the_same_bytes_whatever_the_user_s_style
         assert drawn(workspace) == first
         assert matplotlib.rcParams["font.size"] == 20
     for content in first.values():
-        width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))   # PNG's IHDR
+        width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))  # PNG's IHDR
         assert 1000 <= width <= 1400
         assert 600 <= height <= 1400
         assert b"matplotlib" not in content.lower()
@@ -324,8 +327,14 @@ def test_the_stage_writes_eight_figures_the_same_bytes_whatever_the_user_s_style
 
 def test_a_history_without_validation_is_drawn(workspace: Path) -> None:
     rows = [
-        {"epoch": "1", "train_loss": "2.0", "train_accuracy": "0.3", "val_loss": "", "val_accuracy": "",
-         "learning_rate": "0.001"},
+        {
+            "epoch": "1",
+            "train_loss": "2.0",
+            "train_accuracy": "0.3",
+            "val_loss": "",
+            "val_accuracy": "",
+            "learning_rate": "0.001",
+        },
     ]
     write_csv(workspace / "metrics" / "history" / "keras_cnn.csv", rows)
     history = plot.read_history(Path("metrics/history/keras_cnn.csv"))

@@ -1,0 +1,149 @@
+"""data/paper/numbers.yaml, typed and checked: what the paper prints, under which parameters, and what answers it.
+
+The file's own comments explain it to whoever writes one for another paper.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from stages.errors import ExpectedError
+from stages.parameters import Section
+
+NUMBERS = Path("data/paper/numbers.yaml")
+SOME = "some"  # the text says that there is one, and not which
+
+Unit = Literal["percent", "rate", "nats", "weights", "images"]
+Value = int | float
+
+
+class Configuration(Section):
+    """The parameters under which rows hold; `free` are patterns of keys that may have any value."""
+
+    model: str
+    parameters: dict[str, Any]
+    free: list[str] = Field(default_factory=list)
+    open: str = ""
+
+
+class Row(Section):
+    """What every number has: its place in the paper, its nature, and the address of ours."""
+
+    id: str
+    where: str
+    what: str
+    really: str
+    known_from: str
+    configuration: str
+    ours: str
+
+
+class Beside(Section):
+    """A number of ours to show next to a row, for it is not measured as the paper's was."""
+
+    what: str
+    ours: str
+
+
+class Number(Row):
+    value: Value
+    unit: Unit
+    ours_is: str = ""
+    beside: list[Beside] = Field(default_factory=list)
+
+
+class NumberList(Row):
+    """A number for each class."""
+
+    values: list[Value]
+    unit: Unit
+
+
+class Curve(Row):
+    """A figure; `paper` and `ours` are CSV files with a row an epoch."""
+
+    paper: str
+
+
+class Setting(Section):
+    """What the paper says that was run, and the address of what was."""
+
+    id: str
+    where: str
+    what: str
+    text: Any
+    notebook: Any = None
+    model: str
+    ran: str
+
+    @property
+    def ran_in_notebook(self) -> Any:
+        """What the notebook ran: as the text says, unless the row says otherwise (null is a value too)."""
+        return self.notebook if "notebook" in self.model_fields_set else self.text
+
+
+class NotCompared(Section):
+    id: str
+    where: str
+    what: str
+    printed: str
+    known_from: str
+    why: str
+
+
+class Numbers(Section):
+    """The whole file."""
+
+    sources: dict[str, str]
+    models: dict[str, str]
+    configurations: dict[str, Configuration]
+    results: Annotated[list[Number], Field(min_length=1)]
+    details: list[Number]
+    lists: list[NumberList]
+    curves: list[Curve]
+    settings: list[Setting]
+    fixed: str
+    not_compared: list[NotCompared]
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        rows: list[Row] = [*self.results, *self.details, *self.lists, *self.curves]
+        ids = [row.id for row in rows]
+        ids += [row.id for row in self.settings] + [row.id for row in self.not_compared]
+        if twice := [row_id for row_id, count in Counter(ids).items() if count > 1]:
+            raise ValueError(f"more than one row has the id {twice[0]}")
+        for row in rows:
+            _require(row.configuration, self.configurations, f"{row.id}: configuration")
+            _require(row.known_from, self.sources, f"{row.id}: known_from")
+        for name, configuration in self.configurations.items():
+            _require(configuration.model, self.models, f"{name}: model")
+        for setting in self.settings:
+            _require(setting.model, {*self.models, "dataset"}, f"{setting.id}: model")
+        return self
+
+
+def _require(name: str, known: Collection[str], place: str) -> None:
+    if name not in known:
+        raise ValueError(f"{place} is {name!r}; allowed: {', '.join(sorted(known))}")
+
+
+def load_numbers(path: Path = NUMBERS) -> Numbers:
+    """The paper's numbers.
+
+    Raises:
+        ExpectedError: The file is missing, is not YAML, or a key in it is unknown, missing or of a wrong type.
+    """
+    try:
+        return Numbers.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ExpectedError(f"{path} is missing; git restore {path} brings it back") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ExpectedError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise ExpectedError(f"{path}: {place or 'content'}: {fault['msg']}") from None

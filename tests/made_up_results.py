@@ -1,0 +1,215 @@
+"""A small, consistent set of result files, as the stages would leave it: what `compare` and `verify` read."""
+
+import csv
+import hashlib
+import json
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from stages import compare
+from stages.files import read_json, write_json, write_rows
+from stages.markdown import results_table
+from stages.scoring import report, score
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+TEST_IMAGES = 10_000
+DRAWS = {
+    "keras_cnn": [(1, 0.76, 0.7), (2, 0.762, 0.71), (3, 0.761, 0.69)],
+    "resnet18": [(1, 0.8, 0.6), (2, 0.802, 0.61), (3, 0.801, 0.62)],
+}
+PARAMETERS = {
+    "keras_cnn": {
+        "seed": 7,
+        "dropout": 0.3,
+        "batch_size": 64,
+        "keras_cnn": {
+            "backend": "tensorflow",
+            "device": "cpu",
+            "epochs": 50,
+            "learning_rate": 0.001,
+            "filters": [32, 64, 128],
+            "kernel_size": 3,
+            "dense_units": 128,
+            "dropout_profile": "rising",
+            "augmentation": "none",
+            "early_stopping_patience": 10,
+            "reduce_lr_patience": 5,
+            "reduce_lr_factor": 0.5,
+            "min_learning_rate": 0.00001,
+        },
+    },
+    "resnet18": {
+        "seed": 7,
+        "resnet18": {
+            "device": "cpu",
+            "epochs": 20,
+            "batch_size": 64,
+            "learning_rate": 0.001,
+            "weight_decay": 0.0,
+            "weights": "none",
+            "weights_file": "data/weights/none",
+            "frozen": [],
+            "augmentation": "flip_crop",
+            "validation": "test",
+            "validation_augmentation": "flip_crop",
+            "mean": [0.4914, 0.4822, 0.4465],
+            "std": [0.2023, 0.1994, 0.2010],
+            "early_stopping_patience": None,
+            "reduce_lr_patience": None,
+            "reduce_lr_factor": 0.5,
+            "min_learning_rate": 0.00001,
+        },
+    },
+}
+SPLIT = {"validation_fraction": 0.2, "random_state": 7}
+
+
+def write_results(sources: dict[str, str] | None = None) -> None:
+    """Write everything into the current folder: the paper's data, metrics, comparison, README.md, dvc.lock.
+
+    The histories are the paper's own curves, so that the distance to them is 0 until a test changes one.
+
+    Args:
+        sources: "cifar10" or "synthetic" for `dataset`, `keras_cnn` and `resnet18`; CIFAR-10 where not given.
+    """
+    sources = {"dataset": "cifar10", "keras_cnn": "cifar10", "resnet18": "cifar10"} | (sources or {})
+    paper = Path("data/paper")
+    paper.mkdir(parents=True)
+    for file in (ROOT / "data/paper").iterdir():
+        (paper / file.name).write_bytes(file.read_bytes())
+    write_json(
+        Path("metrics/dataset.json"),
+        {
+            "source": sources["dataset"],
+            "classes": CLASSES,
+            "train_images": 50_000,
+            "test_images": TEST_IMAGES,
+            "images_per_class": 6000,
+            "image_shape": [32, 32, 3],
+            "mean": [0.491401, 0.482159, 0.446531],
+            "std": [0.247032, 0.243485, 0.261588],
+        },
+    )
+    write_rows(
+        Path("metrics/class_distribution.csv"),
+        [
+            {"class": name, "train": 4000 + shift, "validation": 1000 - shift, "test": 1000}
+            for name, shift in zip(CLASSES, [3, -3, 0, 0, 5, -5, 0, 0, 0, 0], strict=True)
+        ],
+    )
+    write_model("keras_cnn", sources["keras_cnn"], "figure1_keras_cnn.csv", 50, (358_218, 357_514), (40_000, 10_000))
+    write_model("resnet18", sources["resnet18"], "figure2_resnet18.csv", 20, (11_181_642,) * 2, (50_000, 10_000))
+    parameters = {**PARAMETERS["keras_cnn"], **PARAMETERS["resnet18"], "split": SPLIT}
+    Path("params.yaml").write_text(yaml.safe_dump(parameters))
+    settle()
+
+
+def settle() -> None:
+    """Make what follows from the metrics anew: the comparison, the README's table and the lock."""
+    compare.main()
+    table = results_table(read_json(compare.COMPARISON_JSON))
+    Path("README.md").write_text(f"# A title\n\n<!-- results -->\n{table}\n<!-- /results -->\n\nText.\n")
+    write_lock()
+
+
+def write_lock() -> None:
+    """dvc.lock as DVC writes it, with every file of metrics as an output of one stage."""
+    outs = [
+        {"path": path.as_posix(), "hash": "md5", "md5": hashlib.md5(path.read_bytes()).hexdigest()}
+        for path in sorted(Path("metrics").rglob("*"))
+        if path.is_file()
+    ]
+    model = {"path": "models/keras_cnn.keras", "hash": "md5", "md5": "0" * 32}  # not in a plain clone
+    lock = {"schema": "2.0", "stages": {"everything": {"cmd": "true", "outs": [model, *outs]}}}
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
+
+
+def write_model(
+    model: str, source: str, curves: str, best_epoch: int, weights: tuple[int, int], images: tuple[int, int]
+) -> None:
+    probabilities, labels = predictions(model)
+    with (ROOT / "data/paper" / curves).open() as file:
+        history = [{"learning_rate": 0.001} | row for row in csv.DictReader(file)]
+    names = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
+    write_rows(Path(f"metrics/history/{model}.csv"), [{name: row[name] for name in names} for row in history])
+    last, kept = history[-1], history[best_epoch - 1]
+    results = {
+        "validation": {"loss": float(kept["val_loss"]), "accuracy": float(kept["val_accuracy"])},
+        "train": {"loss": float(last["train_loss"]), "accuracy": float(last["train_accuracy"])},
+        "epochs": len(history),
+        "best_epoch": best_epoch,
+    }
+    write_json(
+        Path(f"metrics/runs/{model}.json"),
+        {
+            "model": model,
+            "source": source,
+            "data": {"train_images": images[0], "validation_images": images[1]},
+            "split": SPLIT,
+            "parameters": deepcopy(PARAMETERS[model]),
+            **({"dropout_rates": [0.3, 0.4, 0.5, 0.5]} if model == "keras_cnn" else {}),
+            "weights": weights[0],
+            "trainable_weights": weights[1],
+            **results,
+        },
+    )
+    write_json(Path(f"metrics/runtime/{model}.json"), {"seconds": 1234.5})
+    draws = [{"draw": draw, "accuracy": accuracy, "loss": loss} for draw, accuracy, loss in DRAWS[model]]
+    accuracies, losses = ([draw[name] for draw in draws] for name in ("accuracy", "loss"))
+    write_json(
+        Path(f"metrics/{model}.json"),
+        {
+            "source": source,
+            "test": score(probabilities, labels),
+            "test_augmented": {
+                "draws": len(draws),
+                "accuracy": round(float(np.mean(accuracies)), 6),
+                "accuracy_std": round(float(np.std(accuracies, ddof=1)), 6),
+                "loss": round(float(np.mean(losses)), 6),
+                "loss_std": round(float(np.std(losses, ddof=1)), 6),
+            },
+            **results,
+            "parameters": weights[0],
+        },
+    )
+    write_rows(Path(f"metrics/report/{model}.csv"), report(probabilities, labels, CLASSES))
+    answers = zip(labels, probabilities.argmax(axis=1), strict=True)
+    write_rows(
+        Path(f"metrics/confusion/{model}.csv"),
+        [{"actual": CLASSES[actual], "predicted": CLASSES[predicted]} for actual, predicted in answers],
+    )
+    write_rows(Path(f"metrics/augmented/{model}.csv"), draws)
+    Path("metrics/predictions").mkdir(exist_ok=True)
+    np.savez_compressed(
+        f"metrics/predictions/{model}.npz", probabilities=probabilities, labels=labels, source=np.array(source)
+    )
+
+
+@cache
+def predictions(model: str) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (N, 10), right in about four cases of five, and labels (N,)."""
+    random = np.random.default_rng(len(model))
+    labels = random.permutation(np.arange(TEST_IMAGES) % 10).astype(np.uint8)
+    if model == "resnet18":  # one test set for both
+        labels = predictions("keras_cnn")[1]
+    scores = random.exponential(size=(TEST_IMAGES, 10))
+    scores[np.arange(TEST_IMAGES), labels] += 3
+    return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32), labels
+
+
+def change_json(path: str, key: str, value: Any) -> None:
+    """Set a dotted key of a JSON file, which must be there, as if by hand."""
+    content = read_json(Path(path))
+    *parents, last = key.split(".")
+    inner = content
+    for parent in parents:
+        inner = inner[parent]
+    assert last in inner
+    inner[last] = value
+    Path(path).write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,330 @@
+"""`make verify` passes what the stages leave behind, and catches each number that was changed by hand."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from stages import verify
+from stages.files import read_arrays, read_json, read_rows, write_json, write_rows
+from tests.made_up_results import change_json, settle, write_lock, write_results
+
+Tampering = Callable[[], object]
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_results()
+
+
+def verified(capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    """The exit status and the lines of a verification."""
+    capsys.readouterr()
+    status = 0
+    try:
+        verify.main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    return status, capsys.readouterr().out.splitlines()
+
+
+def in_json(path: str, key: str, value: Any) -> Tampering:
+    return lambda: change_json(path, key, value)
+
+
+def in_table(path: str, row: int, column: str, value: str) -> Tampering:
+    def tamper() -> None:
+        rows = read_rows(Path(path))
+        assert rows[row][column] != value
+        rows[row][column] = value
+        write_rows(Path(path), rows)
+
+    return tamper
+
+
+def without_last_row(path: str) -> Tampering:
+    return lambda: write_rows(Path(path), read_rows(Path(path))[:-1])
+
+
+def in_text(path: str, old: str, new: str) -> Tampering:
+    def tamper() -> None:
+        content = Path(path).read_text(encoding="utf-8")
+        assert old in content
+        Path(path).write_text(content.replace(old, new, 1), encoding="utf-8")
+
+    return tamper
+
+
+def in_predictions(model: str, change: Callable[[dict[str, np.ndarray]], object]) -> Tampering:
+    def tamper() -> None:
+        path = Path(f"metrics/predictions/{model}.npz")
+        arrays = read_arrays(path)
+        change(arrays)
+        np.savez_compressed(path, **arrays)
+
+    return tamper
+
+
+def another_answer(arrays: dict[str, np.ndarray]) -> None:
+    """Turn one row of probabilities around; it still is a distribution."""
+    arrays["probabilities"][17] = arrays["probabilities"][17, ::-1].copy()
+
+
+def another_sum(arrays: dict[str, np.ndarray]) -> None:
+    arrays["probabilities"][5, 3] += 0.001
+
+
+def below_zero(arrays: dict[str, np.ndarray]) -> None:
+    arrays["probabilities"][5, :2] = [-0.25, arrays["probabilities"][5, :2].sum() + 0.25]
+
+
+def two_labels_exchanged(arrays: dict[str, np.ndarray]) -> None:
+    assert arrays["labels"][0] != arrays["labels"][1]
+    arrays["labels"][[0, 1]] = arrays["labels"][[1, 0]]
+
+
+def one_image_less(arrays: dict[str, np.ndarray]) -> None:
+    arrays["probabilities"], arrays["labels"] = arrays["probabilities"][1:], arrays["labels"][1:]
+
+
+def another_source(arrays: dict[str, np.ndarray]) -> None:
+    arrays["source"] = np.array("synthetic")
+
+
+# What is tampered with, and the file that is then at fault. dvc.lock is brought up to date after each, so that it is
+# the check of the number that has to notice.
+TAMPERINGS = {
+    "test accuracy": (in_json("metrics/keras_cnn.json", "test.accuracy", 0.9), "metrics/keras_cnn.json"),
+    "last digit of a loss": (in_json("metrics/keras_cnn.json", "test.loss", 1.175107), "metrics/keras_cnn.json"),
+    "macro F1": (in_json("metrics/resnet18.json", "test.f1_macro", 0.9), "metrics/resnet18.json"),
+    "mean of the draws": (in_json("metrics/resnet18.json", "test_augmented.accuracy", 0.8003), "metrics/resnet18.json"),
+    "spread of the draws": (
+        in_json("metrics/resnet18.json", "test_augmented.loss_std", 0.001),
+        "metrics/resnet18.json",
+    ),
+    "number of draws": (in_json("metrics/resnet18.json", "test_augmented.draws", 10), "metrics/resnet18.json"),
+    "a draw": (in_table("metrics/augmented/resnet18.csv", 1, "accuracy", "0.85"), "metrics/resnet18.json"),
+    "validation accuracy": (in_json("metrics/keras_cnn.json", "validation.accuracy", 0.81), "metrics/keras_cnn.json"),
+    "training loss": (in_json("metrics/resnet18.json", "train.loss", 0.449), "metrics/resnet18.json"),
+    "epochs": (in_json("metrics/keras_cnn.json", "epochs", 49), "metrics/keras_cnn.json"),
+    "parameters": (in_json("metrics/keras_cnn.json", "parameters", 1), "metrics/keras_cnn.json"),
+    "recorded training loss": (
+        in_json("metrics/runs/keras_cnn.json", "train.loss", 0.5),
+        "metrics/runs/keras_cnn.json",
+    ),
+    "recorded best epoch": (in_json("metrics/runs/keras_cnn.json", "best_epoch", 44), "metrics/runs/keras_cnn.json"),
+    "recorded images": (
+        in_json("metrics/runs/resnet18.json", "data.train_images", 40_000),
+        "metrics/runs/resnet18.json",
+    ),
+    "recorded dropout": (in_json("metrics/runs/keras_cnn.json", "parameters.dropout", 0.4), "params.yaml"),
+    "recorded split": (in_json("metrics/runs/keras_cnn.json", "split.random_state", 8), "params.yaml"),
+    "recorded weights": (in_json("metrics/runs/resnet18.json", "weights", 11), "metrics/resnet18.json"),
+    "a parameter": (in_text("params.yaml", "dropout: 0.3", "dropout: 0.4"), "params.yaml"),
+    "last epoch": (in_table("metrics/history/resnet18.csv", 19, "train_loss", "0.40"), "metrics/runs/resnet18.json"),
+    "kept epoch": (in_table("metrics/history/keras_cnn.csv", 49, "val_accuracy", "0.9"), "metrics/runs/keras_cnn.json"),
+    "an epoch better than the kept one": (
+        in_table("metrics/history/keras_cnn.csv", 30, "val_loss", "0.5"),
+        "metrics/runs/keras_cnn.json",
+    ),
+    "an epoch in the middle": (
+        in_table("metrics/history/keras_cnn.csv", 30, "train_loss", "0.5"),
+        "metrics/comparison.json",
+    ),
+    "a class's recall": (in_table("metrics/report/keras_cnn.csv", 3, "recall", "0.9"), "metrics/report/keras_cnn.csv"),
+    "a class's support": (in_table("metrics/report/resnet18.csv", 3, "support", "999"), "metrics/report/resnet18.csv"),
+    "an answer": (
+        in_table("metrics/confusion/resnet18.csv", 5000, "predicted", "whale"),
+        "metrics/confusion/resnet18.csv",
+    ),
+    "the last answer gone": (without_last_row("metrics/confusion/resnet18.csv"), "metrics/confusion/resnet18.csv"),
+    "a prediction": (in_predictions("keras_cnn", another_answer), "metrics/keras_cnn.json"),
+    "a probability": (in_predictions("resnet18", another_sum), "metrics/predictions/resnet18.npz"),
+    "a negative probability": (in_predictions("resnet18", below_zero), "metrics/predictions/resnet18.npz"),
+    "labels": (in_predictions("keras_cnn", two_labels_exchanged), "metrics/predictions/resnet18.npz"),
+    "fewer images": (in_predictions("resnet18", one_image_less), "metrics/predictions/resnet18.npz"),
+    "source of predictions": (in_predictions("resnet18", another_source), "metrics/dataset.json"),
+    "source of the data": (in_json("metrics/dataset.json", "source", "synthetic"), "metrics/dataset.json"),
+    "number of test images": (
+        in_json("metrics/dataset.json", "test_images", 9999),
+        "metrics/predictions/keras_cnn.npz",
+    ),
+    "number of training images": (
+        in_json("metrics/dataset.json", "train_images", 50_001),
+        "metrics/class_distribution.csv",
+    ),
+    "images of a class": (
+        in_table("metrics/class_distribution.csv", 4, "train", "4004"),
+        "metrics/class_distribution.csv",
+    ),
+    "test images of a class": (
+        in_table("metrics/class_distribution.csv", 4, "test", "1001"),
+        "metrics/class_distribution.csv",
+    ),
+    "another class": (
+        in_table("metrics/class_distribution.csv", 0, "class", "whale"),
+        "metrics/class_distribution.csv",
+    ),
+    "a difference": (
+        in_text("metrics/comparison.json", '"difference": 0.11', '"difference": 0.01'),
+        "metrics/comparison.json",
+    ),
+    "comparison's text": (in_text("metrics/comparison.md", "80.86", "80.76"), "metrics/comparison.md"),
+    "README": (in_text("README.md", "80.86", "80.76"), "README.md"),
+    "README without its table": (in_text("README.md", "<!-- results -->", ""), "README.md"),
+    "the paper's number": (
+        in_text("data/paper/numbers.yaml", "value: 80.75", "value: 80.85"),
+        "metrics/comparison.json",
+    ),
+    "the paper's curve": (in_text("data/paper/figure2_resnet18.csv", "1.0196", "1.1196"), "metrics/comparison.json"),
+}
+
+
+def test_what_the_stages_leave_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    status, lines = verified(capsys)
+    assert status == 0
+    assert [line for line in lines[:-1] if not line.startswith("ok: ")] == []
+    assert lines[-1] == f"all {len(lines) - 1} checks passed"
+
+
+@pytest.mark.parametrize(("tamper", "file"), TAMPERINGS.values(), ids=TAMPERINGS)
+def test_tampering_is_caught(tamper: Tampering, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tamper()
+    write_lock()
+    status, lines = verified(capsys)
+    assert status == 1
+    assert [line for line in lines if line.startswith(f"FAILED: {file}: ")], lines
+    assert "checks failed" in lines[-1]
+
+
+LOCKED = {
+    "a time": in_json("metrics/runtime/keras_cnn.json", "seconds", 1.0),
+    "a learning rate": in_table("metrics/history/resnet18.csv", 3, "learning_rate", "0.1"),
+    "the mean of a colour": in_json("metrics/dataset.json", "mean", [0.5, 0.5, 0.5]),
+    "a result that is gone": lambda: Path("metrics/runtime/resnet18.json").unlink(),
+    "a file of no stage": lambda: Path("metrics/more.csv").write_text("a\n1\n"),
+    "white space": in_text("metrics/keras_cnn.json", "\n", "\n\n"),
+}
+
+
+@pytest.mark.parametrize("tamper", LOCKED.values(), ids=LOCKED)
+def test_what_no_other_file_tells_is_caught_by_the_lock(tamper: Tampering, capsys: pytest.CaptureFixture[str]) -> None:
+    tamper()
+    status, lines = verified(capsys)
+    assert status == 1
+    assert [line.split(": ")[1] for line in lines if line.startswith("FAILED")] == ["dvc.lock"]
+
+
+def test_a_failure_says_what_was_expected_and_what_found(capsys: pytest.CaptureFixture[str]) -> None:
+    accuracy = read_json(Path("metrics/keras_cnn.json"))["test"]["accuracy"]
+    change_json("metrics/keras_cnn.json", "test.accuracy", 0.9)
+    _, lines = verified(capsys)
+    assert f"FAILED: metrics/keras_cnn.json: test, accuracy: expected {accuracy}, found 0.9" in lines
+
+
+def test_many_faults_of_one_file_are_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path("metrics/confusion/keras_cnn.csv")
+    write_rows(file, [row | {"predicted": "whale"} for row in read_rows(file)])
+    _, lines = verified(capsys)
+    assert len([line for line in lines if line.startswith(f"FAILED: {file}: ")]) == 3
+    assert f"        and 9997 more in {file}" in lines
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("metrics/keras_cnn.json", b"{"),
+        ("metrics/keras_cnn.json", b"[]"),
+        ("metrics/dataset.json", None),
+        ("metrics/predictions/resnet18.npz", b"PK junk"),
+        ("metrics/predictions/keras_cnn.npz", None),
+        ("metrics/history/keras_cnn.csv", b""),
+        ("metrics/confusion/keras_cnn.csv", b"\xff\n"),
+        ("metrics/comparison.json", None),
+        ("dvc.lock", b"["),
+        ("params.yaml", b""),
+        ("README.md", None),
+    ],
+)
+def test_a_missing_or_damaged_file_is_a_failed_check(
+    file: str, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(file)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    status, lines = verified(capsys)
+    assert status == 1
+    assert [line for line in lines if line.startswith("FAILED") and path.name in line], lines
+
+
+def test_early_stopping_decides_which_epoch_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    history = read_rows(Path("metrics/history/resnet18.csv"))
+    best = min(history, key=lambda row: float(row["val_loss"]))
+    assert best["epoch"] == "19"
+    for file in ("metrics/runs/resnet18.json", "metrics/resnet18.json"):
+        change_json(file, "best_epoch", 19)
+        change_json(file, "validation", {"loss": float(best["val_loss"]), "accuracy": float(best["val_accuracy"])})
+    settle()
+    assert verified(capsys)[0] == 1
+    change_json("metrics/runs/resnet18.json", "parameters.resnet18.early_stopping_patience", 3)
+    parameters = yaml.safe_load(Path("params.yaml").read_text())
+    parameters["resnet18"]["early_stopping_patience"] = 3
+    Path("params.yaml").write_text(yaml.safe_dump(parameters))
+    settle()
+    assert verified(capsys)[0] == 0
+
+
+def test_a_run_without_validation_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path("metrics/history/keras_cnn.csv")
+    write_rows(file, [row | {"val_loss": "", "val_accuracy": ""} for row in read_rows(file)])
+    file = Path("metrics/class_distribution.csv")
+    write_rows(file, [row | {"train": "5000", "validation": "0"} for row in read_rows(file)])
+    change_json("metrics/runs/keras_cnn.json", "data", {"train_images": 50_000, "validation_images": 0})
+    change_json("metrics/runs/keras_cnn.json", "validation", {"loss": None, "accuracy": None})
+    metrics = read_json(Path("metrics/keras_cnn.json"))
+    del metrics["validation"]
+    write_json(Path("metrics/keras_cnn.json"), metrics)
+    settle()
+    status, lines = verified(capsys)
+    assert status == 0, lines
+
+
+def test_md5_sums_are_those_that_dvc_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pipeline").mkdir()
+    monkeypatch.chdir(tmp_path / "pipeline")
+    make = "mkdir -p metrics/figures/more; echo 1 > metrics/a.json; " + "".join(
+        f"echo {name} > metrics/figures/{name}; " for name in ("b.png", "a.png", "more/c.png", "ü.png", "B.png")
+    )
+    outs = [{"metrics/a.json": {"cache": False}}, {"metrics/figures": {"cache": False}}]
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": {"cmd": make, "outs": outs}}}))
+    for command in (["init", "--no-scm", "-q"], ["config", "core.analytics", "false"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], check=True)
+    recorded = yaml.safe_load(Path("dvc.lock").read_text())["stages"]["all"]["outs"]
+    assert {out["path"]: out["md5"] for out in recorded} == {
+        path: verify.md5_of(Path(path)) for path in ("metrics/a.json", "metrics/figures")
+    }
+    assert verify.lock()[0] == verify.lock()[1]
+    Path("metrics/figures/more/c.png").write_text("changed")
+    assert verify.lock()[0] != verify.lock()[1]
+
+
+def test_the_command_ends_with_status_1_and_no_traceback() -> None:
+    change_json("metrics/keras_cnn.json", "test.accuracy", 0.9)
+    root = Path(verify.__file__).parents[1]
+    ended = subprocess.run(
+        [sys.executable, "-m", "stages.verify"],
+        env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == ""
+    assert "FAILED: metrics/keras_cnn.json: test, accuracy: expected" in ended.stdout
