@@ -14,10 +14,8 @@ PYTHON ?= python3
 READY := .venv/ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-# DVC runs stages elsewhere in `dvc exp run --temp` and in the demo's clone, so a relative path is made absolute here.
-ifneq ($(strip $(CIFAR10_ARCHIVE)),)
-export CIFAR10_ARCHIVE := $(abspath $(CIFAR10_ARCHIVE))
-endif
+# As an argument of make, too. A relative path starts at this folder.
+export CIFAR10_ARCHIVE
 
 ifdef TORCH_INDEX
 INSTALL = grep -vE '^(nvidia|cuda|triton)' requirements.txt > .venv/requirements.txt && \
@@ -30,7 +28,7 @@ DEMO = data.source=synthetic data.synthetic.train_images=4000 batch_size=32 kera
        evaluate.augmented_draws=3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo repro verify test lint lock clean-demo
+.PHONY: help demo repro verify test lint lock
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -38,15 +36,18 @@ help:
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 	  { echo "This needs Python 3.11, 3.12 or 3.13, not $$($(PYTHON) --version 2>&1): make PYTHON=python3.12 ..."; exit 1; }
-	@echo "Setting up .venv (once; about 8 GB on Linux, most of it PyTorch's CUDA libraries, see TORCH_INDEX) ..."
+	@echo "Setting up .venv, once: 8 GB on Linux, most of it PyTorch's CUDA libraries, which TORCH_INDEX leaves out ..."
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --quiet --no-input --disable-pip-version-check
 	@touch $@
 
 demo: $(READY)
+	@echo "The demo runs on the synthetic stand-in, not on CIFAR-10, in a clone of the last commit: demo/"
 	rm -rf demo
 	git clone --quiet . demo
 	cd demo && dvc exp run $(addprefix -S ,$(DEMO))
+	@cd demo && git add --all && git -c user.name=demo -c user.email=demo@example.org -c commit.gpgSign=false \
+	  commit --quiet --no-verify --message "The synthetic stand-in's results, not CIFAR-10's"
 	@cat demo/metrics/comparison.md
 	@echo "Pictures: demo/metrics/figures, for example demo/metrics/figures/predictions_resnet18.png"
 
@@ -68,5 +69,6 @@ lint: $(READY)
 lock: $(READY)
 	pip install --quiet uv
 	uv lock --quiet --upgrade
-	{ echo "# Every package and version, for Python 3.11 to 3.13 on Linux and macOS, locked from pyproject.toml by \`make lock\`."; \
-	  uv export --quiet --no-hashes --no-annotate --no-header --extra dev --no-emit-project; } > requirements.txt
+	uv export --quiet --no-hashes --no-annotate --no-header --extra dev --no-emit-project > .venv/lock
+	{ echo "# Every package and version, for Python 3.11 to 3.13, locked from pyproject.toml by \`make lock\`."; \
+	  cat .venv/lock; } > requirements.txt

@@ -15,8 +15,25 @@ _MACHINE_FAULTS = {
 }
 
 
+# From git and not from its index, in which core.autostage puts a new dvc.lock.
+WAY_BACK = (
+    "to put params.yaml and the results back: "
+    "git restore --staged --worktree params.yaml dvc.lock metrics && dvc checkout --allow-missing"
+)
+
+
 class ExpectedError(Exception):
     """A fault that a user can mend; its text is one line: what is wrong, where, and what to do next."""
+
+
+class BadParameter(ExpectedError):
+    """A value in params.yaml that cannot be; the line ends with the way back.
+
+    A failed `dvc exp run -S` leaves the value in params.yaml, and the failed stage's outputs removed.
+    """
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; {WAY_BACK}"
 
 
 def run_stage(name: str, main: Callable[[], None]) -> None:

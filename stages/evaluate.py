@@ -16,7 +16,7 @@ from pydantic import Field
 
 from stages.augmentation import augment, draw
 from stages.dataset import DATASET_FILE, Images, load_images
-from stages.errors import ExpectedError, run_stage
+from stages.errors import BadParameter, ExpectedError, run_stage
 from stages.files import read_json, write_json, write_rows
 from stages.parameters import Section, load
 from stages.randomness import generator
@@ -49,6 +49,8 @@ def main(model: str) -> None:
     predict = {"keras_cnn": keras_cnn_predictor, "resnet18": resnet18_predictor}[model](run["parameters"])
 
     probabilities = predict(images.pixels)
+    if not np.isfinite(probabilities).all():
+        raise BadParameter(f"{model} predicts no finite numbers: its training diverged; lower its learning rate")
     augmented = [augmented_scores(predict, images, run["parameters"]["seed"], number) for number in range(1, draws + 1)]
 
     write_json(METRICS / f"{model}.json", summary(run, score(probabilities, images.labels), augmented))

@@ -62,6 +62,17 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         raise _damaged(path, error) from None
 
 
+def check_writable(path: Path) -> None:
+    """Make the folder of an output and try to write there, before the hours of work that the output takes.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    path.unlink()
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, the keys in their own order; a NaN or infinity is an error, not a number."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,5 +89,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ...] 
 
 
 def _damaged(path: Path, error: Exception) -> ExpectedError:
-    why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-    return ExpectedError(f"{path} {why}; remove it and run dvc repro, which makes it anew")
+    if isinstance(error, FileNotFoundError):
+        return ExpectedError(f"{path} is missing; if git has it: git restore {path}; else: dvc repro")
+    return ExpectedError(
+        f"{path} cannot be read ({error}); if git has it: git restore {path}; else: remove it, dvc repro"
+    )

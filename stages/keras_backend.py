@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from stages.errors import ExpectedError
+from stages.errors import BadParameter
 
 Backend = Literal["tensorflow", "torch", "jax"]
 Device = Literal["cpu", "cuda"]
@@ -25,26 +25,26 @@ def start(backend: Backend, device: Device) -> Any:
         The `keras` module.
 
     Raises:
-        ExpectedError: The backend is not installed, or there is no such device.
+        BadParameter: The backend is not installed, or there is no such device.
     """
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # nothing below an error
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["JAX_PLATFORMS"] = "cpu"
-        os.environ["KERAS_TORCH_DEVICE"] = "cpu"
+    os.environ["KERAS_TORCH_DEVICE"] = device
     try:
         with _quiet():
             framework = importlib.import_module(backend)
             if backend == "tensorflow":
                 framework.config.list_logical_devices()  # looks for a GPU, and says much when there is none
     except ImportError as error:
-        raise ExpectedError(
+        raise BadParameter(
             f"keras_cnn.backend is {backend}, which cannot be imported here ({error}); "
             f"pip install {backend}, or choose another"
         ) from None
     if device == "cuda" and not _has_gpu(backend, framework):
-        raise ExpectedError(f"keras_cnn.device is cuda, but {backend} sees no GPU here; use -S keras_cnn.device=cpu")
+        raise BadParameter(f"keras_cnn.device is cuda, but {backend} sees no GPU here; use -S keras_cnn.device=cpu")
     if backend == "tensorflow":
         framework.config.experimental.enable_op_determinism()
     elif backend == "torch":
@@ -52,10 +52,12 @@ def start(backend: Backend, device: Device) -> Any:
         # A few CUDA kernels have no deterministic form: PyTorch warns then instead of stopping.
         framework.use_deterministic_algorithms(True, warn_only=device == "cuda")
     keras = importlib.import_module("keras")
-    # A user's ~/.keras/keras.json may say otherwise; it is no parameter of this pipeline.
+    # A user's ~/.keras/keras.json or environment may say otherwise; they are no parameters of this pipeline.
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     keras.config.set_image_data_format("channels_last")
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
     return keras
 
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from stages.addresses import NUMBERS
 from stages.errors import ExpectedError
 from stages.parameters import Section
 
-NUMBERS = Path("data/paper/numbers.yaml")
 SOME = "some"  # the text says that there is one, and not which
 
 Unit = Literal["percent", "rate", "nats", "weights", "images"]

@@ -10,14 +10,10 @@ from typing import Annotated, Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.errors import ExpectedError
+from stages.errors import BadParameter, ExpectedError
 
 PARAMETERS_FILE = Path("params.yaml")
 TOP_LEVEL_KEYS = ("seed", "dropout", "batch_size", "data", "split", "keras_cnn", "resnet18", "evaluate")
-WAY_BACK = (
-    "to put params.yaml and the results back: git restore params.yaml dvc.lock metrics && dvc checkout --allow-missing"
-)
-
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")]
 
 
@@ -44,23 +40,24 @@ def load(schema: type[S], path: Path = PARAMETERS_FILE) -> S:
         An instance of `schema`.
 
     Raises:
-        ExpectedError: The file is missing or not YAML, or a key is unknown, missing, of a wrong type or out of range.
+        ExpectedError: The file is missing.
+        BadParameter: It is not YAML, or a key is unknown, missing, of a wrong type or out of range.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ExpectedError(f"{path} is missing; git restore {path} brings it back") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ExpectedError(f"{path} is not valid YAML: {' '.join(str(error).split())}; {WAY_BACK}") from None
+        raise BadParameter(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ExpectedError(f"{path} must hold a mapping of parameters, not {type(content).__name__}; {WAY_BACK}")
+        raise BadParameter(f"{path} must hold a mapping of parameters, not {type(content).__name__}")
     if unknown := [key for key in content if key not in TOP_LEVEL_KEYS]:
-        raise ExpectedError(f"{path}: unknown key {unknown[0]!r}; allowed: {', '.join(TOP_LEVEL_KEYS)}; {WAY_BACK}")
+        raise BadParameter(f"{path}: unknown key {unknown[0]!r}; allowed: {', '.join(TOP_LEVEL_KEYS)}")
     try:
         return schema.model_validate({key: content[key] for key in schema.model_fields if key in content})
     except ValidationError as error:
         faults = "; ".join(_describe(schema, fault) for fault in error.errors())
-        raise ExpectedError(f"{path}: {faults}; {WAY_BACK}") from None
+        raise BadParameter(f"{path}: {faults}") from None
 
 
 def _describe(schema: type[Section], fault: Any) -> str:

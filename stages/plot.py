@@ -250,9 +250,16 @@ def save(name: str, figure: Figure) -> None:
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a table of numbers, (epochs,) each; an empty field is NaN."""
+    """The columns of a table of numbers, (epochs,) each; an empty field is NaN.
+
+    Raises:
+        ExpectedError: The file is missing, has no rows, or holds something else than numbers.
+    """
     rows = read_rows(path)
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
+    try:
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
+    except (IndexError, TypeError, ValueError) as error:
+        raise ExpectedError(f"{path} is not a history ({error!r}); git restore {path} brings it back") from None
 
 
 def require_same_data(name: str, sources: set[str]) -> None:

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from stages.errors import ExpectedError, run_stage
+from stages.errors import BadParameter, run_stage
 from stages.files import read_array, read_json, write_rows
-from stages.parameters import WAY_BACK, Section, Seed, load
+from stages.parameters import Section, Seed, load
 
 DATASET = Path("metrics/dataset.json")
 TRAIN_LABELS = Path("data/processed/train_labels.npy")
@@ -63,14 +63,14 @@ def split_indices(count: int, validation_fraction: float, random_state: int) -> 
         Two int64 arrays, in `train_test_split`'s order.
 
     Raises:
-        ExpectedError: No image would be left to train.
+        BadParameter: No image would be left to train.
     """
     if validation_fraction == 0:
         return np.arange(count, dtype=np.int64), np.empty(0, dtype=np.int64)
     if math.ceil(validation_fraction * count) >= count:
-        raise ExpectedError(
+        raise BadParameter(
             f"split.validation_fraction is {validation_fraction}, which leaves none of the {count} "
-            f"images to train; allowed: a smaller number, at least 0; {WAY_BACK}"
+            f"images to train; allowed: a smaller number, at least 0"
         )
 
     # Here, because it takes a second that a parameter at fault should not cost.

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from stages.errors import ExpectedError
+from stages.errors import BadParameter
 
 Device = Literal["cpu", "cuda"]
 
@@ -17,10 +17,10 @@ def start(device: Device) -> torch.device:
         device: "cpu" or "cuda".
 
     Raises:
-        ExpectedError: There is no such device.
+        BadParameter: There is no such device.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ExpectedError("resnet18.device is cuda, but PyTorch sees no GPU here; use -S resnet18.device=cpu")
+        raise BadParameter("resnet18.device is cuda, but PyTorch sees no GPU here; use -S resnet18.device=cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # A few CUDA kernels have no deterministic form: PyTorch warns then instead of stopping.
     torch.use_deterministic_algorithms(True, warn_only=device == "cuda")

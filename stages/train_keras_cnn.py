@@ -16,8 +16,8 @@ from stages import keras_backend
 from stages.architectures import keras_cnn
 from stages.augmentation import Augmentation, Choices, augment, draw
 from stages.dataset import Images, Split, load_images, load_source, load_split
-from stages.errors import ExpectedError, run_stage
-from stages.files import write_json
+from stages.errors import BadParameter, run_stage
+from stages.files import check_writable, write_json
 from stages.parameters import Section, Seed, load
 from stages.randomness import derived_seed, generator
 from stages.training_log import TrainingLog
@@ -75,21 +75,22 @@ class Parameters(Section):
 def main() -> None:
     """Train, and write the model and its records."""
     parameters = load(Parameters)
-    images = load_images("train")
+    images, source = load_images("train"), load_source()
     split = load_split(len(images.labels))
+    check_writable(MODEL_FILE)
     keras = keras_backend.start(parameters.keras_cnn.backend, parameters.keras_cnn.device)
 
     keras.utils.set_random_seed(derived_seed(parameters.seed, 0, "weights"))
     rates = dropout_rates(parameters.dropout, parameters.keras_cnn.dropout_profile, len(parameters.keras_cnn.filters))
     model = compiled_model(keras, parameters.keras_cnn, rates)
-    log = TrainingLog(HISTORY_FILE, parameters.keras_cnn.epochs, -(-len(split.train) // parameters.batch_size))
+    steps = -(-len(split.train) // parameters.batch_size)
+    log = TrainingLog(HISTORY_FILE, parameters.keras_cnn.epochs, steps, source)
     best_epoch = train(keras, model, images, split, parameters, log)
 
-    MODEL_FILE.parent.mkdir(exist_ok=True)
     model.save(MODEL_FILE, include_optimizer=False)
     record = {
         "model": "keras_cnn",
-        "source": load_source(),
+        "source": source,
         "data": {"train_images": len(split.train), "validation_images": len(split.validation)},
         "split": {"validation_fraction": split.validation_fraction, "random_state": split.random_state},
         "parameters": parameters.model_dump(),
@@ -121,7 +122,7 @@ def compiled_model(keras: Any, section: KerasCnn, rates: list[float]) -> Any:
     try:
         model = keras_cnn.build(section.filters, section.kernel_size, section.dense_units, rates)
     except MemoryError:
-        raise ExpectedError("the network does not fit into memory; lower keras_cnn.filters or dense_units") from None
+        raise BadParameter("the network does not fit into memory; lower keras_cnn.filters or dense_units") from None
     model.compile(keras.optimizers.Adam(section.learning_rate), "categorical_crossentropy", metrics=["accuracy"])
     return model
 

@@ -7,6 +7,9 @@ stopping, a held-out part that validates) is reachable by parameters. Leaves the
 what was run, and its run time.
 """
 
+import hashlib
+import io
+import urllib.error
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +18,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
+from torchvision.models import ResNet18_Weights
 
 from stages import torch_device
 from stages.architectures import resnet18
 from stages.augmentation import Augmentation, Choices, augment, draw
 from stages.dataset import Images, load_images, load_source, load_split
-from stages.errors import ExpectedError, run_stage
-from stages.files import write_json
+from stages.errors import BadParameter, run_stage
+from stages.files import check_writable, write_json
 from stages.parameters import Section, Seed, load
 from stages.randomness import derived_seed, generator
 from stages.training_log import TrainingLog
@@ -77,25 +81,27 @@ def main() -> None:
     """Train, and write the model and its records."""
     parameters = load(Parameters)
     section = parameters.resnet18
-    training = load_images("train")
+    training, source = load_images("train"), load_source()
     split = load_split(len(training.labels))
     validating = load_images("test") if section.validation == "test" else training
     train_rows, validation_rows = np.arange(len(training.labels)), np.arange(len(validating.labels))
     if section.validation == "held_out":
         train_rows, validation_rows = split.train, split.validation
     check_batches(len(train_rows), len(validation_rows), section)
+    check_writable(MODEL_FILE)
 
     device = torch_device.start(section.device)
     torch.manual_seed(derived_seed(parameters.seed, 0, "weights"))
     model = starting_model(section).to(device)
-    log = TrainingLog(HISTORY_FILE, section.epochs, -(-len(train_rows) // section.batch_size))
+    if section.validation == "test" and (section.early_stopping_patience or section.reduce_lr_patience):
+        print("resnet18.validation is test: the test set now steers the training; held_out keeps it out", flush=True)
+    log = TrainingLog(HISTORY_FILE, section.epochs, -(-len(train_rows) // section.batch_size), source)
     best_epoch = train(model, (training, train_rows), (validating, validation_rows), parameters, log)
 
-    MODEL_FILE.parent.mkdir(exist_ok=True)
-    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, MODEL_FILE)
+    save(model, MODEL_FILE)
     record = {
         "model": "resnet18",
-        "source": load_source(),
+        "source": source,
         "data": {"train_images": len(train_rows), "validation_images": len(validation_rows)},
         "split": {"validation_fraction": split.validation_fraction, "random_state": split.random_state},
         "parameters": parameters.model_dump(),
@@ -107,23 +113,28 @@ def main() -> None:
 
 
 def check_batches(train_images: int, validation_images: int, section: ResNet18) -> None:
-    """Raise an ExpectedError where the numbers of images cannot be trained or validated on."""
+    """Raise a BadParameter where the numbers of images cannot be trained or validated on."""
     if train_images % section.batch_size == 1:
-        raise ExpectedError(
+        raise BadParameter(
             f"resnet18.batch_size is {section.batch_size}, which leaves one of {train_images} images for the last "
             "batch, and batch norm cannot train on one; choose another batch size"
         )
     if not validation_images:
-        raise ExpectedError(
-            "resnet18.validation is held_out, but split.validation_fraction is 0: raise it, or use test"
-        )
+        raise BadParameter("resnet18.validation is held_out, but split.validation_fraction is 0: raise it, or use test")
+
+
+def save(model: nn.Module, path: Path) -> None:
+    """Write the state dict, by way of memory: straight to disk, torch.save hides the system's word on a full one."""
+    buffer = io.BytesIO()
+    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def starting_model(section: ResNet18) -> nn.Module:
     """The network as it starts: random or pre-trained weights, its frozen layers frozen, the classifier always new.
 
     Raises:
-        ExpectedError: The weights cannot be had or do not fit.
+        BadParameter: The weights cannot be had or do not fit.
     """
     model = resnet18.build()
     if section.weights != "none":
@@ -133,9 +144,9 @@ def starting_model(section: ResNet18) -> nn.Module:
             missing, unexpected = model.load_state_dict(features, strict=False)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise ExpectedError(f"resnet18.weights_file: {section.weights_file} does not fit: {reason}") from None
+            raise BadParameter(f"resnet18.weights_file: {section.weights_file} does not fit: {reason}") from None
         if odd := unexpected + [name for name in missing if not name.startswith("fc.")]:
-            raise ExpectedError(
+            raise BadParameter(
                 f"resnet18.weights_file: {section.weights_file} is no state dict of torchvision's resnet18 "
                 f"(see {odd[0]!r}); name another file"
             )
@@ -148,29 +159,42 @@ def pretrained_weights(section: ResNet18) -> dict[str, torch.Tensor]:
     """The state dict that `resnet18.weights` names, read without running anything in it.
 
     Raises:
-        ExpectedError: It cannot be downloaded, or the file is missing or is no state dict.
+        BadParameter: It cannot be downloaded, or the file is missing or is no state dict.
     """
-    if section.weights == "imagenet":
-        from torchvision.models import ResNet18_Weights
-
-        try:
-            return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
-        except (OSError, RuntimeError) as error:
-            raise ExpectedError(
-                f"torchvision's ImageNet weights cannot be downloaded ({error}); give a copy with "
-                "-S resnet18.weights=file -S resnet18.weights_file=PATH"
-            ) from None
-    path = Path(section.weights_file)
+    path = imagenet_file() if section.weights == "imagenet" else Path(section.weights_file)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ExpectedError(f"resnet18.weights_file: {path} does not exist; give the path of a state dict") from None
+        raise BadParameter(f"resnet18.weights_file: {path} does not exist; give the path of a state dict") from None
     except Exception as error:  # torch.load raises whatever its zip reader, unpickler or parser meets
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExpectedError(f"resnet18.weights_file: {path} is no state dict that can be read ({reason})") from None
+        raise BadParameter(f"resnet18.weights_file: {path} is no state dict that can be read ({reason})") from None
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ExpectedError(f"resnet18.weights_file: {path} holds no state dict; save one with model.state_dict()")
+        raise BadParameter(f"resnet18.weights_file: {path} holds no state dict; save one with model.state_dict()")
     return content
+
+
+def imagenet_file() -> Path:
+    """torchvision's ResNet-18 of ImageNet in PyTorch's own cache, downloaded if need be and checked each time.
+
+    Raises:
+        BadParameter: It cannot be downloaded, or is not that file.
+    """
+    url = ResNet18_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path))
+        except urllib.error.URLError as error:
+            raise BadParameter(
+                f"torchvision's ImageNet weights cannot be downloaded ({error}); give a copy with "
+                "-S resnet18.weights=file -S resnet18.weights_file=PATH"
+            ) from None
+    # Its name ends with the first digits of its SHA-256: resnet18-f37072fd.pth
+    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(path.stem.rpartition("-")[2]):
+        raise BadParameter(f"{path} is damaged: it is not torchvision's file; remove it, and it is downloaded anew")
+    return path
 
 
 def train(

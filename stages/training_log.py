@@ -11,8 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.errors import ExpectedError
-from stages.parameters import WAY_BACK
+from stages.errors import BadParameter
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate")
 
@@ -24,7 +23,7 @@ class TrainingLog:
     trains. The `val_*` fields are empty where nothing validates.
     """
 
-    def __init__(self, path: Path, epochs: int, steps_per_epoch: int) -> None:
+    def __init__(self, path: Path, epochs: int, steps_per_epoch: int, source: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.epochs = epochs
@@ -32,6 +31,8 @@ class TrainingLog:
         self.rows: list[dict[str, Any]] = []
         self.epoch_seconds: list[float] = []
         self._write("w", COLUMNS)
+        if source != "cifar10":
+            print("trained on the synthetic stand-in, not CIFAR-10", flush=True)
 
     def start_epoch(self) -> None:
         """Open the epoch's progress bar, which shows only on a terminal."""
@@ -53,7 +54,7 @@ class TrainingLog:
             learning_rate: The one that the epoch was trained with.
 
         Raises:
-            ExpectedError: The training has diverged: a loss is no longer a finite number.
+            BadParameter: The training has diverged: a loss is no longer a finite number.
         """
         self._bar.close()
         self.epoch_seconds.append(round(time.perf_counter() - self._started, 3))
@@ -66,9 +67,8 @@ class TrainingLog:
         row = dict(zip(COLUMNS, [len(self.rows) + 1, *map(_six_digits, values)], strict=True))
         for name, value in row.items():
             if value is not None and not math.isfinite(value):
-                raise ExpectedError(
-                    f"the training diverged: {name} is {value} in epoch {row['epoch']}; lower the learning rate; "
-                    f"{WAY_BACK}"
+                raise BadParameter(
+                    f"the training diverged: {name} is {value} in epoch {row['epoch']}; lower the learning rate"
                 )
         self.rows.append(row)
         self._write("a", list(row.values()))

@@ -76,11 +76,18 @@ def test_a_batch_of_an_epochs_choices_is_that_part_of_the_whole() -> None:
 
 
 def test_flip_and_crop_are_uniform_over_all_outcomes_and_independent() -> None:
-    """Chi-square over the 162 joint outcomes, 1,000 expected of each."""
-    drawn = cell(draw("flip_crop", 162_000, generator(7, 1, "augmentation")))
-    counts = np.bincount(drawn, minlength=162)
+    """Chi-square over the 162 joint outcomes, 1,000 expected of each, and sharper of flip, top and left alone.
+
+    A chance of 0.49 to flip would lie eight standard deviations off.
+    """
+    choices = draw("flip_crop", 162_000, generator(7, 1, "augmentation"))
+    counts = np.bincount(cell(choices), minlength=162)
     assert len(counts) == 162
     assert chisquare(counts).pvalue > UNLIKELY
+    for drawn, outcomes in ((choices.flip, 2), (choices.top, 9), (choices.left, 9)):
+        counts = np.bincount(drawn, minlength=outcomes)
+        assert len(counts) == outcomes
+        assert chisquare(counts).pvalue > UNLIKELY
 
 
 def test_the_distribution_is_that_of_torchvisions_own_transforms() -> None:

@@ -22,6 +22,7 @@ from stages import evaluate, keras_backend
 from stages.architectures import keras_cnn, resnet18
 from stages.augmentation import draw
 from stages.dataset import Images
+from stages.errors import WAY_BACK
 from stages.errors import run_stage as ending
 from stages.files import write_json
 from stages.randomness import generator
@@ -438,6 +439,15 @@ def test_a_file_that_is_no_resnet18_is_one_line(save: Callable[[Path], Any], rea
     assert not Path("ran").exists()
 
 
+def test_a_model_that_predicts_no_numbers_is_one_line(own_models: Path) -> None:
+    content = resnet18.build().state_dict()
+    content["fc.bias"][3] = np.nan
+    torch.save(content, MODEL_FILES["resnet18"])
+    line = one_line("resnet18")
+    assert "resnet18 predicts no finite numbers: its training diverged; lower its learning rate" in line
+    assert line.endswith(WAY_BACK)
+
+
 @pytest.mark.parametrize(
     "path", ["metrics/runs/resnet18.json", "metrics/dataset.json", "data/processed/test_images.npy"]
 )
@@ -446,7 +456,7 @@ def test_a_damaged_input_is_named_in_one_line(path: str, content: bytes | None, 
     Path(path).unlink() if content is None else Path(path).write_bytes(content)
     line = one_line("resnet18")
     assert line.startswith(f"evaluate@resnet18: {path} ")
-    assert line.endswith("remove it and run dvc repro, which makes it anew")
+    assert f"if git has it: git restore {path}; else: " in line
 
 
 # The command

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from stages import evaluate, split, train_keras_cnn, train_resnet18
-from stages.errors import ExpectedError
+from stages.errors import WAY_BACK, BadParameter, ExpectedError
 from stages.errors import run_stage as ending
-from stages.parameters import TOP_LEVEL_KEYS, WAY_BACK, Section, load
+from stages.parameters import TOP_LEVEL_KEYS, Section, load
 from tests.stage_runs import ROOT, change_parameters, run_stage
 
 STAGES = ("download", "split", "train_keras_cnn", "train_resnet18", "evaluate")  # those that read parameters
@@ -110,7 +110,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
         "download",
         "data.synthetic.train_images",
         60,
-        "data.synthetic.train_images is 60; allowed: a multiple of 50 (five batches of ten classes) from 50 to 50000",
+        "data.synthetic.train_images is 60; allowed: a multiple of 50 (five batches) from 50 to 50000",
     ),
     ("download", "data.synthetic.sed", 1, "unknown key 'data.synthetic.sed'; allowed: seed, train_images, test_images"),
     ("train_resnet18", "resnet18.frozen", ["layer9"], f"resnet18.frozen.0 is 'layer9'; allowed: {LAYERS}"),
@@ -371,6 +371,7 @@ def test_no_error_of_the_programs_own_is_hushed(bug: type[Exception]) -> None:
     ("fault", "line"),
     [
         (ExpectedError("the archive is empty; get another"), "stage: the archive is empty; get another"),
+        (BadParameter("dropout is 7; allowed: 0"), f"stage: dropout is 7; allowed: 0; {WAY_BACK}"),
         (KeyboardInterrupt(), "stage: interrupted; the same command starts it again"),
         (
             OSError(errno.ENOSPC, "No space left on device", "models/x"),
@@ -385,7 +386,7 @@ def test_no_error_of_the_programs_own_is_hushed(bug: type[Exception]) -> None:
             "stage: an output file: Read-only file system; work in a clone on a file system that can be written",
         ),
     ],
-    ids=["expected", "interrupted", "disk full", "permission", "read-only"],
+    ids=["expected", "parameter", "interrupted", "disk full", "permission", "read-only"],
 )
 def test_a_fault_that_the_user_can_mend_is_one_line(fault: BaseException, line: str) -> None:
     def main() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from stages import errors
+from tests.stage_runs import ROOT
 
 pytestmark = pytest.mark.pipeline
 
@@ -26,6 +27,7 @@ ALL_STAGES = [
     "plot",
     "compare",
 ]
+WAY_BACK = errors.WAY_BACK.split(": ")[1]
 KERAS_STAGES = {"train_keras_cnn", "evaluate@keras_cnn", "plot", "compare"}
 
 # As little as shows that the graph works; -S for a list, so that one run takes them all.
@@ -44,6 +46,9 @@ class Clone:
         self.folder = folder
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        # The user's own settings of git and DVC (a cache elsewhere, signed commits) are not what is tested.
+        environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        environment |= {f"DVC_{kind}_CONFIG_DIR": str(self.folder / ".git" / kind) for kind in ("GLOBAL", "SYSTEM")}
         variables = {
             name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))
         }
@@ -105,7 +110,9 @@ def repository(tmp_path_factory) -> tuple[Clone, str]:
 def test_repro_runs_every_stage_once(repository):
     clone, output = repository
     assert sorted(stages_run(output)) == sorted(ALL_STAGES)
-    assert clone.ok("git", "status", "--porcelain") == ""
+    changed = clone.ok("git", "diff", "--name-only", "HEAD~1").split()
+    folders = {name.split("/")[0] for name in changed}
+    assert {"dvc.lock", "metrics"} <= folders <= {"dvc.lock", "metrics", "data", "models"}
 
 
 def test_a_second_repro_runs_nothing(repository):
@@ -146,8 +153,9 @@ def test_another_dropout_runs_exactly_what_depends_on_it(repository):
     output = clone.ok("dvc", "exp", "run", "--name", "dropout-04", "-S", "dropout=0.4")
     after = clone.lock()
     difference = clone.ok("dvc", "metrics", "diff")
-    clone.ok("git", "restore", ".")
-    clone.ok("dvc", "checkout")
+    clone.ok("sh", "-c", WAY_BACK)
+    assert clone.ok("git", "status", "--porcelain") == ""
+    assert "up to date" in clone.ok("dvc", "status")
 
     assert set(stages_run(output)) == KERAS_STAGES
     assert len(stages_run(output)) == len(KERAS_STAGES)
@@ -166,6 +174,8 @@ def test_a_plain_clone_without_cache_trains_only_the_model_that_changed(reposito
     assert set(stages_run(output)) == KERAS_STAGES
     assert not (clone.folder / "models/resnet18.pt").exists()
     assert clone.lock()["train_resnet18"] == origin.lock()["train_resnet18"]
+    clone.ok("sh", "-c", WAY_BACK)
+    assert clone.ok("git", "status", "--porcelain") == ""
 
 
 def test_a_bad_value_is_one_line_that_says_how_to_go_back(repository):
@@ -177,9 +187,20 @@ def test_a_bad_value_is_one_line_that_says_how_to_go_back(repository):
     assert len(lines) == 1
     assert "dropout is 1.5; allowed: a number from 0 to below 1" in lines[0]
 
-    way_back = lines[0].split("to put params.yaml and the results back: ")[1]
+    assert lines[0].endswith(WAY_BACK)
     assert clone.ok("git", "status", "--porcelain") != ""
-    clone.ok("sh", "-c", way_back)
+    clone.ok("sh", "-c", WAY_BACK)
+    assert clone.ok("git", "status", "--porcelain") == ""
+    assert "up to date" in clone.ok("dvc", "status")
+
+
+def test_a_reproduction_with_other_parameters_can_be_taken_back(repository):
+    """`dvc repro` puts the new dvc.lock into git's index, where a plain `git restore` would find it."""
+    clone, _ = repository
+    parameters = (clone.folder / "params.yaml").read_text()
+    (clone.folder / "params.yaml").write_text(parameters.replace("augmented_draws: 2", "augmented_draws: 1"))
+    assert set(stages_run(clone.ok("dvc", "repro"))) == {"evaluate@keras_cnn", "evaluate@resnet18", "plot", "compare"}
+    clone.ok("sh", "-c", WAY_BACK)
     assert clone.ok("git", "status", "--porcelain") == ""
     assert "up to date" in clone.ok("dvc", "status")
 

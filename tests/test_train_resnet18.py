@@ -1,10 +1,12 @@
 """Training ResNet-18: the loop against one by hand, its readings of the paper's text, its records."""
 
 import csv
+import hashlib
 import json
 import math
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -26,7 +28,7 @@ from stages.architectures import resnet18
 from stages.augmentation import augment, draw
 from stages.dataset import Images, load_images
 from stages.download import main as download
-from stages.errors import ExpectedError
+from stages.errors import WAY_BACK, BadParameter
 from stages.errors import run_stage as ending
 from stages.parameters import load
 from stages.randomness import derived_seed, generator
@@ -85,7 +87,9 @@ def classifier() -> nn.Module:
 
 
 def new_log(folder: Path, given: Parameters, images: int) -> TrainingLog:
-    return TrainingLog(folder / "history.csv", given.resnet18.epochs, -(-images // given.resnet18.batch_size))
+    return TrainingLog(
+        folder / "history.csv", given.resnet18.epochs, -(-images // given.resnet18.batch_size), "cifar10"
+    )
 
 
 def history() -> list[dict[str, str]]:
@@ -403,31 +407,38 @@ def test_none_starts_from_pytorchs_own_random_weights(tmp_path: Path) -> None:
     assert all(torch.equal(value, fresh[name]) for name, value in model.state_dict().items())
 
 
-def test_imagenet_is_torchvisions_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torchvision's file is kept, in a cache of our own, and with a name that fits what the test serves."""
     torch.manual_seed(1)
-    pretrained = resnet18.build(outputs=1000).state_dict()
-    asked: list[Any] = []
+    served = tmp_path / "served.pth"
+    torch.save(resnet18.build(outputs=1000).state_dict(), served)
+    digest = hashlib.sha256(served.read_bytes()).hexdigest()[:8]
+    weights = mock.Mock(url=f"https://example.org/models/resnet18-{digest}.pth")
+    monkeypatch.setattr(train_resnet18, "ResNet18_Weights", mock.Mock(IMAGENET1K_V1=weights))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path: shutil.copy(served, path))
+    return tmp_path / f"hub/checkpoints/resnet18-{digest}.pth"
 
-    def served(weights: ResNet18_Weights, **options: Any) -> dict[str, torch.Tensor]:
-        asked.append((weights, options["check_hash"]))
-        return pretrained
 
-    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", served)
+def test_imagenet_is_torchvisions_own(imagenet: Path) -> None:
+    assert ResNet18_Weights.IMAGENET1K_V1.url.endswith("/resnet18-f37072fd.pth")
     model = train_resnet18.starting_model(section(weights="imagenet"))
-    assert asked == [(ResNet18_Weights.IMAGENET1K_V1, True)]
-    assert torch.equal(model.state_dict()["conv1.weight"], pretrained["conv1.weight"])
+    assert torch.equal(model.state_dict()["conv1.weight"], torch.load(imagenet)["conv1.weight"])
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [urllib.error.URLError("no network"), RuntimeError('invalid hash value (expected "f37072fd", got "00")')],
-    ids=["network", "hash"],
-)
-def test_imagenet_that_cannot_be_had_is_one_line(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise fault
+def test_imagenet_is_checked_each_time(imagenet: Path) -> None:
+    train_resnet18.starting_model(section(weights="imagenet"))
+    imagenet.write_bytes(imagenet.read_bytes()[:-1] + b"!")
+    line = one_line(lambda: train_resnet18.starting_model(section(weights="imagenet")))
+    assert f"{imagenet} is damaged: it is not torchvision's file; remove it" in line
 
-    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", fail)
+
+def test_imagenet_that_cannot_be_had_is_one_line(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     line = one_line(lambda: train_resnet18.starting_model(section(weights="imagenet")))
     assert "torchvision's ImageNet weights cannot be downloaded" in line
     assert "-S resnet18.weights=file -S resnet18.weights_file=PATH" in line
@@ -503,7 +514,8 @@ def test_bad_weights_are_refused_in_one_line_that_runs_nothing(
     line = one_line(lambda: train_resnet18.starting_model(given))
     assert line.startswith(f"train_resnet18: resnet18.weights_file: {path} ")
     assert message in line
-    assert len(line) < 600
+    assert line.endswith(f"; {WAY_BACK}")
+    assert len(line) < 800
     assert not (tmp_path / "ran").exists()
 
 
@@ -656,6 +668,34 @@ def test_the_texts_reading_runs_whole(work: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, False),
+        ({"resnet18.early_stopping_patience": 3}, True),
+        ({"resnet18.reduce_lr_patience": 3}, True),
+        ({"resnet18.early_stopping_patience": 3, "resnet18.validation": "held_out"}, False),
+    ],
+)
+def test_says_when_the_test_set_steers_the_training(
+    changes: dict[str, Any],
+    said: bool,
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change_parameters(changes)
+    parts_of_main(monkeypatch)
+    assert ("the test set now steers the training" in capsys.readouterr().out) is said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    line = one_line(lambda: train_resnet18.save(nn.Linear(100, 100), Path("/dev/full")))
+    assert line.startswith("train_resnet18: ")
+    assert "No space left on device; free some space" in line
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         (
@@ -675,7 +715,9 @@ def test_the_texts_reading_runs_whole(work: Path, tmp_path: Path) -> None:
 def test_what_cannot_train_or_validate_is_refused(work: Path, changes: dict[str, Any], message: str) -> None:
     change_parameters(changes)
     split.main()
-    assert message in one_line(train_resnet18.main)
+    line = one_line(train_resnet18.main)
+    assert message in line
+    assert line.endswith(f"; {WAY_BACK}")
     assert not HISTORY_FILE.exists()
     assert not MODEL_FILE.exists()
 
@@ -687,7 +729,7 @@ def test_one_image_in_the_last_batch_is_all_that_is_refused(work: Path) -> None:
     train_resnet18.check_batches(50, 10, section(batch_size=64))
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         resnet18.build()(torch.zeros(1, 3, 32, 32))
-    with pytest.raises(ExpectedError):
+    with pytest.raises(BadParameter):
         train_resnet18.check_batches(49, 10, section(batch_size=48))
 
 
@@ -695,7 +737,8 @@ def test_cuda_is_refused_where_there_is_none(work: Path, monkeypatch: pytest.Mon
     change_parameters({"resnet18.device": "cuda"})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     line = one_line(train_resnet18.main)
-    assert "resnet18.device is cuda, but PyTorch sees no GPU here; use -S resnet18.device=cpu" in line
+    assert "resnet18.device is cuda, but PyTorch sees no GPU here; use -S resnet18.device=cpu; " in line
+    assert line.endswith(WAY_BACK)
     assert not HISTORY_FILE.exists()
 
 
@@ -703,7 +746,8 @@ def test_a_training_that_diverges_ends_with_one_line(work: Path) -> None:
     change_parameters({"resnet18.learning_rate": 1e30})
     line = one_line(train_resnet18.main)
     assert line.startswith("train_resnet18: the training diverged: ")
-    assert not MODEL_FILE.exists()
+    assert line.endswith(f"; lower the learning rate; {WAY_BACK}")
+    assert not MODEL_FILE.exists() or not MODEL_FILE.read_bytes()  # an empty one shows that it can be written
     assert not RUN_FILE.exists()
     assert all(math.isfinite(float(value)) for row in history() for value in row.values())
 
@@ -725,7 +769,8 @@ def test_the_history_grows_by_a_row_an_epoch(images: Images, tmp_path: Path, mon
 def test_a_missing_file_is_named(work: Path) -> None:
     Path("data/processed/test_labels.npy").unlink()
     assert one_line(train_resnet18.main) == (
-        "train_resnet18: data/processed/test_labels.npy is missing; remove it and run dvc repro, which makes it anew"
+        "train_resnet18: data/processed/test_labels.npy is missing; "
+        "if git has it: git restore data/processed/test_labels.npy; else: dvc repro"
     )
     assert not HISTORY_FILE.exists()
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.errors import ExpectedError
-from stages.parameters import WAY_BACK
+from stages.errors import WAY_BACK, BadParameter
 from stages.training_log import COLUMNS, TrainingLog
 
 TRAIN = {"loss": 1.25, "accuracy": 0.5}
@@ -16,7 +15,7 @@ VALIDATION = {"loss": 1.5, "accuracy": 0.4}
 
 @pytest.fixture
 def log(tmp_path: Path) -> TrainingLog:
-    return TrainingLog(tmp_path / "metrics/history/model.csv", epochs=5, steps_per_epoch=2)
+    return TrainingLog(tmp_path / "metrics/history/model.csv", epochs=5, steps_per_epoch=2, source="cifar10")
 
 
 def run_epoch(
@@ -86,7 +85,7 @@ def test_a_loss_that_is_no_number_stops_with_one_line(log: TrainingLog, part: st
     before = lines(log)
     train = TRAIN | {"loss": value} if part == "train_loss" else TRAIN
     validation = VALIDATION | {"loss": value} if part == "val_loss" else VALIDATION
-    with pytest.raises(ExpectedError) as caught:
+    with pytest.raises(BadParameter) as caught:
         run_epoch(log, train, validation)
     assert str(caught.value) == (
         f"the training diverged: {part} is {value} in epoch 2; lower the learning rate; {WAY_BACK}"
@@ -127,7 +126,7 @@ def test_a_terminal_shows_a_bar_with_the_loss_so_far(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    log = TrainingLog(tmp_path / "history.csv", epochs=5, steps_per_epoch=2)
+    log = TrainingLog(tmp_path / "history.csv", epochs=5, steps_per_epoch=2, source="cifar10")
     log.start_epoch()
     log.step(2.34567, 0.25)
     log._bar.refresh()
@@ -137,6 +136,16 @@ def test_a_terminal_shows_a_bar_with_the_loss_so_far(
     assert "1/2" in bar
     assert "loss=2.3457" in bar
     assert "accuracy=0.2500" in bar
+
+
+@pytest.mark.parametrize(
+    ("source", "printed"), [("cifar10", ""), ("synthetic", "trained on the synthetic stand-in, not CIFAR-10\n")]
+)
+def test_the_stand_in_is_labelled(
+    source: str, printed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    TrainingLog(tmp_path / "history.csv", epochs=5, steps_per_epoch=2, source=source)
+    assert capsys.readouterr().out == printed
 
 
 def test_results_are_those_of_the_last_epoch_and_of_the_kept_one(log: TrainingLog) -> None:
@@ -152,7 +161,7 @@ def test_results_are_those_of_the_last_epoch_and_of_the_kept_one(log: TrainingLo
 
 def test_a_new_training_starts_a_new_history(log: TrainingLog) -> None:
     run_epoch(log)
-    TrainingLog(log.path, epochs=5, steps_per_epoch=2)
+    TrainingLog(log.path, epochs=5, steps_per_epoch=2, source="cifar10")
     assert lines(log) == [",".join(COLUMNS)]
 
 
