@@ -6,6 +6,7 @@ random numbers of its own, show the way in which the paper's 80.03 % for ResNet-
 varies from draw to draw.
 """
 
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -121,7 +122,9 @@ def resnet18_predictor(parameters: dict[str, Any]) -> Predict:
     model = build()
     try:
         model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch.load raises whatever its zip reader, unpickler or parser meets
+    except pickle.UnpicklingError:  # whose own words advise to run what is in the file
+        raise _unreadable(file, "it is damaged, or holds more than tensors") from None
+    except Exception as error:  # torch.load raises whatever its zip reader or parser meets
         raise _unreadable(file, error) from None
     model.eval()
     section = parameters["resnet18"]

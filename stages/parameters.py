@@ -4,6 +4,7 @@ Each stage declares its own schema, a `Section` that names the top-level keys of
 that a change to one model's schema retrains that model alone.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -76,8 +77,8 @@ def _describe(schema: type[Section], fault: Any) -> str:
     if fault["type"] == "value_error":  # a check across keys, written in the stage's schema
         return str(fault["ctx"]["error"])
     hint = ""
-    if isinstance(fault["input"], str) and _is_number(fault["input"]):
-        hint = f" (YAML reads it as text: write {float(fault['input'])!r})"
+    if isinstance(fault["input"], str) and (number := _number(fault["input"])) is not None:
+        hint = f" (YAML reads it as text: write {number!r})"
     return f"{key} is {value}{hint}; allowed: {allowed or fault['msg']}"
 
 
@@ -116,9 +117,12 @@ def _allowed(schema: type[Section], location: tuple[int | str, ...]) -> str:
     return allowed or (f"a mapping with the keys {', '.join(section.model_fields)}" if section else "")
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _number(text: str) -> int | float | None:
+    """The finite number that a text spells, whole where it is spelt so."""
+    for read in (int, float):
+        try:
+            number = read(text)
+        except ValueError:
+            continue
+        return number if math.isfinite(number) else None
+    return None

@@ -8,7 +8,9 @@ what was run, and its run time.
 """
 
 import hashlib
+import http.client
 import io
+import pickle
 import urllib.error
 from pathlib import Path
 from typing import Literal
@@ -166,10 +168,14 @@ def pretrained_weights(section: ResNet18) -> dict[str, torch.Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadParameter(f"resnet18.weights_file: {path} does not exist; give the path of a state dict") from None
-    except Exception as error:  # torch.load raises whatever its zip reader, unpickler or parser meets
+    except pickle.UnpicklingError:  # whose own words advise to run what is in the file
+        raise BadParameter(f"resnet18.weights_file: {path} is damaged, or holds more than tensors") from None
+    except Exception as error:  # torch.load raises whatever its zip reader or parser meets
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadParameter(f"resnet18.weights_file: {path} is no state dict that can be read ({reason})") from None
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
         raise BadParameter(f"resnet18.weights_file: {path} holds no state dict; save one with model.state_dict()")
     return content
 
@@ -186,7 +192,7 @@ def imagenet_file() -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(path))
-        except urllib.error.URLError as error:
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             raise BadParameter(
                 f"torchvision's ImageNet weights cannot be downloaded ({error}); give a copy with "
                 "-S resnet18.weights=file -S resnet18.weights_file=PATH"

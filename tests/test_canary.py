@@ -37,6 +37,9 @@ COMMITTED = json.loads((ROOT / "tests/canary.json").read_text(encoding="utf-8"))
 STAGES = {"keras_cnn": train_keras_cnn, "resnet18": train_resnet18}
 TOLERANCES = {"keras_cnn": (1e-4, 0.01), "resnet18": (2e-5, 0.04)}  # relative; the table above
 
+# Keras's conversion of a TensorFlow tensor to NumPy; nothing of ours.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 
 @pytest.fixture(autouse=True)
 def settings() -> Iterator[None]:

@@ -57,7 +57,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
     ),
     ("train_keras_cnn", "keras_cnn.learning_rate", 0, "keras_cnn.learning_rate is 0; allowed: a number above 0"),
     ("train_keras_cnn", "keras_cnn.epochs", 0, "keras_cnn.epochs is 0; allowed: a whole number from 1"),
-    ("train_keras_cnn", "keras_cnn.epochs", "50", "keras_cnn.epochs is '50' (YAML reads it as text: write 50.0)"),
+    ("train_keras_cnn", "keras_cnn.epochs", "50", "keras_cnn.epochs is '50' (YAML reads it as text: write 50)"),
     (
         "train_keras_cnn",
         "keras_cnn.filters",
@@ -74,7 +74,7 @@ REFUSED: list[tuple[str, str, Any, str]] = [
         "train_keras_cnn",
         "keras_cnn.filters",
         [32, "64"],
-        "keras_cnn.filters.1 is '64' (YAML reads it as text: write 64.0); allowed: 1 to 5 whole numbers from 1",
+        "keras_cnn.filters.1 is '64' (YAML reads it as text: write 64); allowed: 1 to 5 whole numbers from 1",
     ),
     ("train_keras_cnn", "keras_cnn.backend", "theano", "keras_cnn.backend is 'theano'; allowed: tensorflow, torch or"),
     (
