@@ -485,10 +485,10 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "folder": (lambda path: path.mkdir(), "is no state dict that can be read"),
     "empty": (lambda path: path.write_bytes(b""), "is no state dict that can be read"),
     "junk": (lambda path: path.write_bytes(b"\x80\x02junk" * 100), "is no state dict that can be read"),
-    "page": (lambda path: path.write_text("<html>404</html>"), "is no state dict that can be read"),
+    "page": (lambda path: path.write_text("<html>404</html>"), "is damaged, or holds more than tensors"),
     "truncated": (write_truncated, "is no state dict that can be read"),
-    "payload": (write_payload, "is no state dict that can be read"),
-    "bare payload": (write_bare_payload, "is no state dict that can be read"),
+    "payload": (write_payload, "is damaged, or holds more than tensors"),
+    "bare payload": (write_bare_payload, "is damaged, or holds more than tensors"),
     "checkpoint": (
         lambda path: torch.save({"model": resnet18.build().state_dict()}, path),
         "holds no state dict; save one with model.state_dict()",
