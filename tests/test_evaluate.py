@@ -420,7 +420,7 @@ BAD_RESNETS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda path: path.write_bytes(b""), ""),
     "junk": (lambda path: path.write_bytes(b"\x80\x02junk" * 100), ""),
     "truncated": (save_truncated_resnet, ""),
-    "payload": (lambda path: torch.save({"conv1.weight": Payload()}, path), "it is damaged, or holds more than tensors"),
+    "payload": (lambda path: torch.save({"conv1.weight": Payload()}, path), "or holds more than tensors"),
     "1000 classes": (lambda path: torch.save(resnet18.build(1000).state_dict(), path), "size mismatch for fc.weight"),
     "another architecture": (lambda path: torch.save(models.squeezenet1_1().state_dict(), path), "Missing key(s)"),
     "a tensor": (lambda path: torch.save(torch.zeros(3), path), ""),
