@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -54,6 +56,18 @@ def cifar10_workdir(cifar10_archive: Path, tmp_path_factory: pytest.TempPathFact
             result = run_stage(name, CIFAR10_ARCHIVE=str(cifar10_archive))
             assert result.returncode == 0, result.stderr
     return work
+
+
+@pytest.fixture
+def process_settings() -> Iterator[None]:
+    """What a stage sets for the whole process is put back: environment, deterministic operations, generators."""
+    import torch  # here, for it takes seconds that the tests of the data do not need
+
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with mock.patch.dict(os.environ), torch.random.fork_rng():
+        yield
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,15 +18,11 @@ mathematics is meant to move gets its new value from the message of the failing 
 """
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 
 from stages import train_keras_cnn, train_resnet18
 from stages.training_log import TrainingLog
@@ -38,17 +34,10 @@ STAGES = {"keras_cnn": train_keras_cnn, "resnet18": train_resnet18}
 TOLERANCES = {"keras_cnn": (1e-4, 0.01), "resnet18": (2e-5, 0.04)}  # relative; the table above
 
 # Keras's conversion of a TensorFlow tensor to NumPy; nothing of ours.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture(autouse=True)
-def settings() -> Iterator[None]:
-    """What a stage sets for the whole process is put back: environment, deterministic operations, generators."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    with mock.patch.dict(os.environ), torch.random.fork_rng():
-        yield
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.usefixtures("process_settings"),
+]
 
 
 @pytest.fixture

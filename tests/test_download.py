@@ -127,7 +127,7 @@ def test_bad_parameters_are_refused_before_anything_is_written(
     workdir: Path, key: str, value: Any, message: str
 ) -> None:
     change_parameters({key: value})
-    with pytest.raises(ExpectedError, match=f"{message}.*git restore params.yaml"):
+    with pytest.raises(ExpectedError, match=f"{message}.*git restore --staged --worktree params.yaml"):
         download.main()
     assert not Path("data").exists()
 

@@ -6,7 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,17 +44,8 @@ WEIGHTS = {"keras_cnn": 1234, "resnet18": 11_181_642}
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning"),
+    pytest.mark.usefixtures("process_settings"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def settings() -> Iterator[None]:
-    """What the stage sets for the whole process is put back: environment, deterministic operations, generators."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    with mock.patch.dict(os.environ), torch.random.fork_rng():
-        yield
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 @pytest.fixture(scope="module")

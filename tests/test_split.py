@@ -121,7 +121,7 @@ def test_two_runs_write_the_same_bytes(processed: Path) -> None:
 )
 def test_bad_parameters_are_refused_before_anything_is_read(workdir: Path, key: str, value: Any, message: str) -> None:
     change_parameters({key: value})
-    with pytest.raises(ExpectedError, match=f"{message}.*git restore params.yaml"):
+    with pytest.raises(ExpectedError, match=f"{message}.*git restore --staged --worktree params.yaml"):
         split.main()  # without any input: reading one would be another error
 
 

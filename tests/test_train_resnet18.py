@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -40,17 +40,8 @@ from tests.stage_runs import ROOT, change_parameters
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning"),
+    pytest.mark.usefixtures("process_settings"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def settings() -> Iterator[None]:
-    """What the stage sets for the whole process is put back: environment, deterministic operations, generators."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    with mock.patch.dict(os.environ), torch.random.fork_rng():
-        yield
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 @pytest.fixture
