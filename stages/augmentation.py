@@ -36,6 +36,14 @@ def draw(kind: Augmentation, count: int, rng: np.random.Generator) -> Choices:
     return Choices(flip if kind == "flip" else np.zeros(count, dtype=bool), middle, middle)
 
 
+def places(choices: Choices, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels of each augmented image come from: rows (N, height) and columns (N, width) of the padded one."""
+    rows = choices.top[:, None] + np.arange(height)
+    # The notebook flips first and crops then: a flipped image's column c is the original's column width - 1 - c.
+    columns = choices.left[:, None] + np.arange(width)
+    return rows, np.where(choices.flip[:, None], width - 1 + 2 * PADDING - columns, columns)
+
+
 def augment(images: np.ndarray, choices: Choices) -> np.ndarray:
     """Flip and crop a batch.
 
@@ -48,8 +56,5 @@ def augment(images: np.ndarray, choices: Choices) -> np.ndarray:
     """
     count, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))
-    rows = choices.top[:, None] + np.arange(height)
-    # The notebook flips first and crops then: a flipped image's column c is the original's column width - 1 - c.
-    columns = choices.left[:, None] + np.arange(width)
-    columns = np.where(choices.flip[:, None], width - 1 + 2 * PADDING - columns, columns)
+    rows, columns = places(choices, height, width)
     return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]

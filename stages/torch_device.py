@@ -24,4 +24,6 @@ def start(device: Device) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # A few CUDA kernels have no deterministic form: PyTorch warns then instead of stopping.
     torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    # Or each new array is filled with NaN first, to show who reads one unwritten: 4 ms of ResNet-18's step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device(device)

@@ -5,7 +5,7 @@ early stopping on the validation loss with the best weights restored, and the le
 Keras's own callbacks. Leaves the model, its history, the record of what was run, and its run time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,12 +82,12 @@ def main() -> None:
 
     keras.utils.set_random_seed(derived_seed(parameters.seed, 0, "weights"))
     rates = dropout_rates(parameters.dropout, parameters.keras_cnn.dropout_profile, len(parameters.keras_cnn.filters))
-    model = compiled_model(keras, parameters.keras_cnn, rates)
+    model = untrained_model(parameters.keras_cnn, rates)
     steps = -(-len(split.train) // parameters.batch_size)
     log = TrainingLog(HISTORY_FILE, parameters.keras_cnn.epochs, steps, source)
-    best_epoch = train(keras, model, images, split, parameters, log)
+    best_epoch = train(keras, compiled(keras, model, parameters.keras_cnn), images, split, parameters, log)
 
-    model.save(MODEL_FILE, include_optimizer=False)
+    model.save(MODEL_FILE)
     record = {
         "model": "keras_cnn",
         "source": source,
@@ -117,13 +117,32 @@ def dropout_rates(dropout: float, profile: Profile, blocks: int) -> list[float]:
     return [*rates, rates[-1]]
 
 
-def compiled_model(keras: Any, section: KerasCnn, rates: list[float]) -> Any:
-    """The untrained network with its optimiser, loss and metric (section 2.5)."""
+def untrained_model(section: KerasCnn, rates: list[float]) -> Any:
+    """The network, of Keras's own layers.
+
+    Raises:
+        BadParameter: It does not fit into memory.
+    """
     try:
-        model = keras_cnn.build(section.filters, section.kernel_size, section.dense_units, rates)
+        return keras_cnn.build(section.filters, section.kernel_size, section.dense_units, rates)
     except MemoryError:
         raise BadParameter("the network does not fit into memory; lower keras_cnn.filters or dense_units") from None
-    model.compile(keras.optimizers.Adam(section.learning_rate), "categorical_crossentropy", metrics=["accuracy"])
+
+
+def compiled(keras: Any, model: Any, section: KerasCnn) -> Any:
+    """The network as it trains, with its optimiser, loss and metric (section 2.5).
+
+    It shares the layers of `model`, which stays without them, and so is saved without them.
+    """
+    settings: dict[str, Any] = {"loss": "categorical_crossentropy", "metrics": ["accuracy"]}
+    if keras.backend.backend() == "tensorflow" and section.device == "cpu":  # what was measured
+        from stages import keras_tensorflow
+
+        model = keras_tensorflow.fused(model)
+        settings["steps_per_execution"] = keras_tensorflow.STEPS_AT_ONCE
+    else:
+        model = keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers], name=model.name)
+    model.compile(keras.optimizers.Adam(section.learning_rate), **settings)
     return model
 
 
@@ -132,7 +151,7 @@ def train(keras: Any, model: Any, images: Images, split: Split, parameters: Para
 
     Args:
         keras: The module, on its backend.
-        model: The compiled network, trained in place.
+        model: The network from `compiled`, trained in place.
         images: The training set, which `split` divides.
         split: Which images train and which validate; where none validate, nothing stops or slows the training.
         parameters: Those of the stage.
@@ -147,25 +166,17 @@ def train(keras: Any, model: Any, images: Images, split: Split, parameters: Para
     for callback in callbacks:
         callback.set_model(model)
         callback.on_train_begin()
-    progress = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda _, logs: log.step(logs["loss"], logs["accuracy"])
-    )
-
     for epoch in range(1, section.epochs + 1):
         order = generator(seed, epoch, "order").permutation(split.train)
         choices = draw(section.augmentation, len(order), generator(seed, epoch, "augmentation"))
         reseed_dropout(model, seed, epoch)
         learning_rate = float(model.optimizer.learning_rate)
         log.start_epoch()
-        fitted = model.fit(
-            batches(images, order, parameters.batch_size, choices if section.augmentation != "none" else None),
-            steps_per_epoch=log.steps_per_epoch,
-            shuffle=False,  # `order` is already
-            verbose=0,
-            callbacks=[progress],
+        fitted = train_epoch(
+            keras, model, images, order, parameters.batch_size, choices if section.augmentation != "none" else None, log
         )
-        validation = validate(model, images, split.validation, parameters.batch_size)
-        log.end_epoch({name: values[0] for name, values in fitted.history.items()}, validation, learning_rate)
+        validation = validate(keras, model, images, split.validation, parameters.batch_size)
+        log.end_epoch(fitted, validation, learning_rate)
         for callback in callbacks:
             callback.on_epoch_end(epoch - 1, {"val_loss": (validation or {}).get("loss")})
         if model.stop_training:
@@ -177,6 +188,35 @@ def train(keras: Any, model: Any, images: Images, split: Split, parameters: Para
         if isinstance(callback, keras.callbacks.EarlyStopping):
             kept = callback.best_epoch + 1
     return kept
+
+
+def train_epoch(
+    keras: Any,
+    model: Any,
+    images: Images,
+    order: np.ndarray,
+    batch_size: int,
+    choices: Choices | None,
+    log: TrainingLog,
+) -> dict[str, float]:
+    """One pass over the images in the given order; returns its mean loss (nats) and accuracy, as Keras sums them up.
+
+    Args:
+        keras: The module, on its backend.
+        model: The network from `compiled`.
+        images: Where to take them from.
+        order: Rows of `images`, int64.
+        batch_size: The last batch may be smaller.
+        choices: The augmentation of each row of `order`, or None for no augmentation.
+        log: Told of the progress.
+    """
+    progress = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda step, logs: log.step(step + 1, logs["loss"], logs["accuracy"])
+    )
+    steps = -(-len(order) // batch_size)
+    data = feed(keras, lambda: batches(images, order, batch_size, choices), steps)
+    fitted = model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[progress])
+    return {name: values[0] for name, values in fitted.history.items()}
 
 
 def plateau_callbacks(keras: Any, section: KerasCnn) -> list[Any]:
@@ -199,7 +239,8 @@ def plateau_callbacks(keras: Any, section: KerasCnn) -> list[Any]:
 
 def reseed_dropout(model: Any, seed: int, epoch: int) -> None:
     """Start each dropout layer's generator anew for this epoch, whatever it drew before."""
-    for number, layer in enumerate(model.layers):
+    layers = [part for layer in model.layers for part in getattr(layer, "parts", [layer])]
+    for number, layer in enumerate(layers):
         if hasattr(layer, "seed_generator"):
             layer.seed_generator.state.assign([derived_seed(seed, epoch, f"dropout {number}"), 0])
 
@@ -207,7 +248,7 @@ def reseed_dropout(model: Any, seed: int, epoch: int) -> None:
 def batches(
     images: Images, order: np.ndarray, batch_size: int, choices: Choices | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The network's inputs, float32 (B, 32, 32, 3), and one-hot labels, float32 (B, 10), in the given order.
+    """Images, uint8 (B, 32, 32, 3), and their labels, uint8 (B,), in the given order.
 
     Args:
         images: Where to take them from.
@@ -215,21 +256,29 @@ def batches(
         batch_size: B; the last batch may be smaller.
         choices: One for each row of `order`, or None for no augmentation.
     """
-    one_hot = np.eye(10, dtype=np.float32)
     for start in range(0, len(order), batch_size):
         rows = slice(start, start + batch_size)
         pixels, labels = images.pixels[order[rows]], images.labels[order[rows]]
-        if choices is not None:
-            pixels = augment(pixels, choices[rows])
-        yield keras_cnn.to_input(pixels), one_hot[labels]
+        yield pixels if choices is None else augment(pixels, choices[rows]), labels
 
 
-def validate(model: Any, images: Images, rows: np.ndarray, batch_size: int) -> dict[str, float] | None:
+def feed(keras: Any, batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]], steps: int) -> Any:
+    """The network's inputs, float32, and one-hot labels, as `fit` and `evaluate` of this backend take them fastest."""
+    if keras.backend.backend() == "tensorflow":
+        from stages import keras_tensorflow
+
+        return keras_tensorflow.dataset(batches, steps)
+    one_hot = np.eye(10, dtype=np.float32)
+    return ((keras_cnn.to_input(pixels), one_hot[labels]) for pixels, labels in batches())
+
+
+def validate(keras: Any, model: Any, images: Images, rows: np.ndarray, batch_size: int) -> dict[str, float] | None:
     """Loss and accuracy on the validation images, never augmented; None where there are none."""
     if not len(rows):
         return None
     steps = -(-len(rows) // batch_size)
-    return dict(model.evaluate(batches(images, rows, batch_size), steps=steps, verbose=0, return_dict=True))
+    data = feed(keras, lambda: batches(images, rows, batch_size), steps)
+    return dict(model.evaluate(data, steps=steps, verbose=0, return_dict=True))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import http.client
 import io
 import pickle
 import urllib.error
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -24,12 +25,14 @@ from torchvision.models import ResNet18_Weights
 
 from stages import torch_device
 from stages.architectures import resnet18
-from stages.augmentation import Augmentation, Choices, augment, draw
+from stages.augmentation import Augmentation, draw
 from stages.dataset import Images, load_images, load_source, load_split
 from stages.errors import BadParameter, run_stage
 from stages.files import check_writable, write_json
+from stages.live_taps import leave_out_padding
 from stages.parameters import Section, Seed, load
 from stages.randomness import derived_seed, generator
+from stages.torch_batches import Batches
 from stages.training_log import TrainingLog
 
 MODEL_FILE = Path("models/resnet18.pt")
@@ -38,6 +41,7 @@ RUN_FILE = Path("metrics/runs/resnet18.json")
 RUNTIME_FILE = Path("metrics/runtime/resnet18.json")
 
 VALIDATION_BATCH = 500  # images; nothing is learned from them, so it changes no result
+PROGRESS_STEPS = 25  # how often the loss is asked for: on a GPU each time waits for all that was asked before
 
 
 class ResNet18(Section):
@@ -94,7 +98,10 @@ def main() -> None:
 
     device = torch_device.start(section.device)
     torch.manual_seed(derived_seed(parameters.seed, 0, "weights"))
-    model = starting_model(section).to(device)
+    model = starting_model(section)
+    weights = {name: weight.numel() for name, weight in model.named_parameters()}
+    trainable = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    model = faster(model, section).to(device)
     if section.validation == "test" and (section.early_stopping_patience or section.reduce_lr_patience):
         print("resnet18.validation is test: the test set now steers the training; held_out keeps it out", flush=True)
     log = TrainingLog(HISTORY_FILE, section.epochs, -(-len(train_rows) // section.batch_size), source)
@@ -107,11 +114,18 @@ def main() -> None:
         "data": {"train_images": len(train_rows), "validation_images": len(validation_rows)},
         "split": {"validation_fraction": split.validation_fraction, "random_state": split.random_state},
         "parameters": parameters.model_dump(),
-        "weights": sum(weight.numel() for weight in model.parameters()),
-        "trainable_weights": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        "weights": sum(weights.values()),
+        "trainable_weights": sum(weights[name] for name in trainable),
     }
     write_json(RUN_FILE, record | log.results(best_epoch))
     write_json(RUNTIME_FILE, log.runtime(section.device, torch.get_num_threads(), ("torch", "torchvision", "numpy")))
+
+
+def faster(model: nn.Module, section: ResNet18) -> nn.Module:
+    """The same network in a form that trains faster: the same losses and weights, but for the order of sums."""
+    if section.device == "cpu":
+        leave_out_padding(model, 32, keep_dead_taps=section.weight_decay > 0)
+    return model.to(memory_format=torch.channels_last)
 
 
 def check_batches(train_images: int, validation_images: int, section: ResNet18) -> None:
@@ -224,20 +238,27 @@ def train(
         validation loss.
     """
     seed, section = parameters.seed, parameters.resnet18
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = torch.optim.Adam(trained, lr=section.learning_rate, weight_decay=section.weight_decay, fused=True)
+    optimiser = adam(model, section)
     scheduler = plateau_scheduler(optimiser, section)
     lowest, kept, kept_weights = float("inf"), section.epochs, None
+    features, head = resnet18.divide(model, section.frozen) if section.frozen else (nn.Sequential(), model)
+    mean, std, device = section.mean, section.std, next(model.parameters()).device
+    batches = Batches(*training, section.augmentation, mean, std, features, device)
+    validation_batches = Batches(*validating, section.validation_augmentation, mean, std, features, device)
 
     for epoch in range(1, section.epochs + 1):
         order = generator(seed, epoch, "order").permutation(training[1])
         choices = draw(section.augmentation, len(order), generator(seed, epoch, "augmentation"))
         learning_rate = optimiser.param_groups[0]["lr"]
         log.start_epoch()
-        fitted = train_epoch(model, optimiser, training[0], order, choices, section, log)
+        model.train()
+        for name in section.frozen:
+            getattr(model, name).eval()  # or a frozen layer's batch-norm statistics would drift
+        fitted = train_epoch(head, optimiser, batches(order, choices, section.batch_size), log)
         rows = validating[1]
         choices = draw(section.validation_augmentation, len(rows), generator(seed, epoch, "validation augmentation"))
-        validation = validate(model, validating[0], rows, choices, section)
+        model.eval()
+        validation = validate(head, validation_batches(rows, choices, VALIDATION_BATCH))
         log.end_epoch(fitted, validation, learning_rate)
         if scheduler is not None:
             scheduler.step(validation["loss"])
@@ -252,6 +273,12 @@ def train(
     if kept_weights is not None:
         model.load_state_dict(kept_weights)
     return kept
+
+
+def adam(model: nn.Module, section: ResNet18) -> torch.optim.Optimizer:
+    """Adam (section 2.5) for the layers that are not frozen; fused: one pass over its arrays instead of many."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    return torch.optim.Adam(trained, lr=section.learning_rate, weight_decay=section.weight_decay, fused=True)
 
 
 def plateau_scheduler(
@@ -271,52 +298,59 @@ def plateau_scheduler(
 
 
 def train_epoch(
-    model: nn.Module,
+    head: nn.Module,
     optimiser: torch.optim.Optimizer,
-    images: Images,
-    order: np.ndarray,
-    choices: Choices,
-    section: ResNet18,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     log: TrainingLog,
 ) -> dict[str, float]:
-    """One pass over the rows of `order`; returns its mean loss (nats) and accuracy, measured while it trains."""
-    device = next(model.parameters()).device
-    model.train()
-    for name in section.frozen:
-        getattr(model, name).eval()  # or a frozen layer's batch-norm statistics would drift
-    total_loss, correct, seen = 0.0, 0, 0
-    for start in range(0, len(order), section.batch_size):
-        rows = slice(start, start + section.batch_size)
-        pixels = augment(images.pixels[order[rows]], choices[rows])
-        labels = torch.from_numpy(images.labels[order[rows]]).long().to(device)
-        logits = model(resnet18.to_input(pixels, section.mean, section.std).to(device))
+    """One pass over the batches; returns its mean loss (nats) and accuracy, measured while it trains.
+
+    Args:
+        head: The network in training mode, without the leading layers that are frozen.
+        optimiser: For its weights.
+        batches: Inputs of the head, and labels.
+        log: Told of the progress.
+    """
+    totals = Totals(next(head.parameters()).device)
+    for step, (inputs, labels) in enumerate(batches, start=1):
+        logits = head(inputs)
         loss = functional.cross_entropy(logits, labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        seen += len(labels)
-        total_loss += loss.item() * len(labels)
-        correct += int((logits.argmax(1) == labels).sum())
-        log.step(total_loss / seen, correct / seen)
-    return {"loss": total_loss / seen, "accuracy": correct / seen}
+        totals.add(loss.detach(), logits, labels)
+        if step % PROGRESS_STEPS == 0:
+            log.step(step, **totals.means())
+    return totals.means()
 
 
 @torch.no_grad()
-def validate(
-    model: nn.Module, images: Images, rows: np.ndarray, choices: Choices, section: ResNet18
-) -> dict[str, float]:
-    """Mean loss (nats) and accuracy over the given rows, augmented by `choices`."""
-    device = next(model.parameters()).device
-    model.eval()
-    total_loss, correct = 0.0, 0
-    for start in range(0, len(rows), VALIDATION_BATCH):
-        batch = slice(start, start + VALIDATION_BATCH)
-        pixels = augment(images.pixels[rows[batch]], choices[batch])
-        labels = torch.from_numpy(images.labels[rows[batch]]).long().to(device)
-        logits = model(resnet18.to_input(pixels, section.mean, section.std).to(device))
-        total_loss += functional.cross_entropy(logits, labels, reduction="sum").item()
-        correct += int((logits.argmax(1) == labels).sum())
-    return {"loss": total_loss / len(rows), "accuracy": correct / len(rows)}
+def validate(head: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
+    """Mean loss (nats) and accuracy over the batches, of the network in evaluation mode; else as `train_epoch`."""
+    totals = Totals(next(head.parameters()).device)
+    for inputs, labels in batches:
+        logits = head(inputs)
+        totals.add(functional.cross_entropy(logits, labels), logits, labels)
+    return totals.means()
+
+
+class Totals:
+    """Sums over batches, kept on the device until someone asks."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.images = 0
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """A batch's mean loss, logits (B, 10) and labels (B,)."""
+        self.images += len(labels)
+        self.loss += loss.double() * len(labels)
+        self.correct += (logits.argmax(1) == labels).sum()
+
+    def means(self) -> dict[str, float]:
+        """Mean loss (nats) and accuracy so far."""
+        return {"loss": self.loss.item() / self.images, "accuracy": self.correct.item() / self.images}
 
 
 if __name__ == "__main__":

@@ -40,10 +40,10 @@ class TrainingLog:
         title = f"epoch {len(self.rows) + 1}/{self.epochs}"
         self._bar = tqdm(total=self.steps_per_epoch, desc=title, unit="step", leave=False, disable=None)
 
-    def step(self, loss: float, accuracy: float) -> None:
-        """One step is done; the loss and accuracy are those of the epoch so far."""
+    def step(self, done: int, loss: float, accuracy: float) -> None:
+        """So many steps of the epoch are done; the loss and accuracy are those of the epoch so far."""
         self._bar.set_postfix(loss=f"{loss:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
-        self._bar.update()
+        self._bar.update(min(done, self.steps_per_epoch) - self._bar.n)
 
     def end_epoch(self, train: dict[str, float], validation: dict[str, float] | None, learning_rate: float) -> None:
         """Add the epoch's row and print it, with an estimate of the time left.

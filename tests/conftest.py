@@ -65,9 +65,11 @@ def process_settings() -> Iterator[None]:
 
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory
     with mock.patch.dict(os.environ), torch.random.fork_rng():
         yield
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.utils.deterministic.fill_uninitialized_memory = filling
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

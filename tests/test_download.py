@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
@@ -25,7 +24,7 @@ from stages import download, transfer
 from stages.batch_files import FOLDER, OFFICIAL_SHA256
 from stages.errors import ExpectedError
 from tests.file_server import FileServer, serve
-from tests.stage_runs import ROOT, change_parameters, run_stage
+from tests.stage_runs import ROOT, change_parameters, files_limited_to, run_stage
 
 PARTIAL = Path(".partial/cifar-10-python.tar.gz")
 Members = list[tuple[tarfile.TarInfo, bytes]]
@@ -685,13 +684,8 @@ def test_a_failure_keeps_what_was_there(official: Path, monkeypatch: pytest.Monk
 
 
 def test_a_full_disk_ends_in_one_line(workdir: Path) -> None:
-    """A limit on the size of files stands for it: the same system call fails in the same place, with EFBIG."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-    try:
+    with files_limited_to(10_000):
         result = run_stage("download")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith("download: ")
@@ -702,13 +696,8 @@ def test_a_full_disk_ends_in_one_line(workdir: Path) -> None:
 def test_a_full_disk_while_downloading_keeps_what_was_received(
     server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))
-    try:
-        with pytest.raises(OSError, match="File too large") as caught:
-            download.main()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_limited_to(150_000), pytest.raises(OSError, match="File too large") as caught:
+        download.main()
     assert caught.value.errno == errno.EFBIG  # which run_stage turns into one line
     assert PARTIAL.stat().st_size == 150_000
     assert_nothing_left()

@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from stages.errors import WAY_BACK
 from stages.errors import run_stage as ending
 from stages.files import write_json
 from stages.randomness import generator
-from tests.stage_runs import ROOT, change_parameters
+from tests.stage_runs import change_parameters, run_stage
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 MODELS = ("keras_cnn", "resnet18")
@@ -453,31 +451,11 @@ def test_a_damaged_input_is_named_in_one_line(path: str, content: bytes | None, 
 # The command
 
 
-def run_evaluate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stages.evaluate", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("arguments", [(), ("lenet",), ("keras_cnn", "resnet18")])
 def test_another_model_is_refused(arguments: tuple[str, ...], workdir: Path) -> None:
-    result = run_evaluate(*arguments)
+    result = run_stage("evaluate", *arguments)
     assert result.returncode == 1
     assert result.stderr == "usage: python -m stages.evaluate keras_cnn|resnet18\n"
-
-
-AS_DVC_RUNS_IT = """
-import runpy, sys
-model, other = sys.argv[1:]
-sys.argv = ["evaluate", model]
-runpy.run_module("stages.evaluate", run_name="__main__", alter_sys=True)
-assert other not in sys.modules, "imported both frameworks"
-"""
 
 
 @pytest.mark.parametrize(("model", "other"), [("keras_cnn", "torch"), ("resnet18", "tensorflow")])
@@ -486,13 +464,6 @@ def test_in_a_process_of_its_own_it_gives_the_same_and_imports_one_framework(
 ) -> None:
     evaluate.main(model)
     here = [Path(name.format(model)).read_bytes() for name in OUTPUTS]
-    result = subprocess.run(
-        [sys.executable, "-c", AS_DVC_RUNS_IT, model, other],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    result = run_stage("evaluate", model, without=other)
     assert result.returncode == 0, result.stderr
     assert [Path(name.format(model)).read_bytes() for name in OUTPUTS] == here

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from stages import preprocess
 from stages.batch_files import META, OFFICIAL_SHA256, TEST_BATCH, TRAIN_BATCHES
 from stages.errors import ExpectedError
 from stages.synthetic import CLASSES, SYNTHETIC_LABEL
-from tests.stage_runs import run_stage
+from tests.stage_runs import files_limited_to, run_stage
 
 OUTPUTS = ("data/processed", "metrics")
 
@@ -266,13 +265,8 @@ def test_only_the_official_bytes_are_called_cifar10(raw: Path, monkeypatch: pyte
 
 
 def test_a_full_disk_ends_in_one_line(raw: Path) -> None:
-    """A limit on the size of files stands for it: the same system call fails in the same place, with EFBIG."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
+    with files_limited_to(50_000):
         result = run_stage("preprocess")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "File too large" in result.stderr

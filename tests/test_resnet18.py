@@ -1,6 +1,9 @@
 """ResNet-18's architecture is torchvision's, and its input the notebook's normalisation."""
 
+import copy
+
 import numpy as np
+import pytest
 import torch
 from torchvision import models, transforms
 
@@ -58,5 +61,30 @@ def test_input_is_torchvisions_to_tensor_and_normalize() -> None:
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     ours = resnet18.to_input(images, MEAN, STD)
     assert (ours.shape, ours.dtype) == ((8, 3, 32, 32), torch.float32)
-    assert ours.is_contiguous()
+    assert ours.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(ours, torch.stack([transform(image) for image in images]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "leading"),
+    [
+        ([], []),
+        (["conv1"], ["conv1"]),
+        (["bn1", "conv1"], ["conv1", "bn1"]),
+        (["layer1", "fc"], []),
+        (["conv1", "bn1", "layer2"], ["conv1", "bn1"]),
+        (["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"], list(resnet18.LAYERS[:-1])),
+    ],
+)
+def test_its_two_parts_are_the_whole_and_share_its_layers(frozen: list[str], leading: list[str]) -> None:
+    torch.manual_seed(7)
+    model = resnet18.build().eval()
+    first, rest = resnet18.divide(model, frozen)
+    weights = {id(weight) for name in leading for weight in getattr(model, name).parameters()}
+    assert {id(weight) for weight in first.parameters()} == weights
+    assert {id(weight) for weight in [*first.parameters(), *rest.parameters()]} == {
+        id(weight) for weight in model.parameters()
+    }
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(rest(first(images)), copy.deepcopy(model)(images))

@@ -7,8 +7,6 @@ import math
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +21,7 @@ from torchvision import models
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms import functional as transforms
 
-from stages import keras_backend, preprocess, split, train_resnet18
+from stages import keras_backend, preprocess, split, torch_batches, train_resnet18
 from stages.architectures import resnet18
 from stages.augmentation import augment, draw
 from stages.dataset import Images, load_images
@@ -32,9 +30,10 @@ from stages.errors import WAY_BACK, BadParameter
 from stages.errors import run_stage as ending
 from stages.parameters import load
 from stages.randomness import derived_seed, generator
+from stages.torch_batches import Batches
 from stages.train_resnet18 import HISTORY_FILE, MODEL_FILE, RUN_FILE, RUNTIME_FILE, Parameters, ResNet18
 from stages.training_log import COLUMNS, TrainingLog
-from tests.stage_runs import ROOT, change_parameters
+from tests.stage_runs import ROOT, change_parameters, run_stage
 
 # Keras's conversion of a TensorFlow tensor to NumPy, and PyTorch's word on a pickle before it refuses it.
 pytestmark = [
@@ -145,17 +144,16 @@ def test_an_epoch_is_plain_pytorch_to_the_bit(images: Images, tmp_path: Path, we
     assert log.rows[0]["learning_rate"] == 0.002
 
 
-def test_validation_measures_and_learns_nothing(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its loss is by hand that of the network in evaluation mode, batch norms' statistics and all, and its parts."""
-    monkeypatch.setattr(train_resnet18, "VALIDATION_BATCH", 5)
-    model = resnet18.build().train()
+def test_validation_measures_and_learns_nothing(images: Images) -> None:
+    """Its loss is by hand that of the network in evaluation mode, also where the last batch is smaller."""
+    model = resnet18.build()
     before = state(model)
     rows = np.array([25, 3, 7, 0, 9, 1, 2])
     choices = draw("flip_crop", 7, generator(7, 1, "validation augmentation"))
     given = section()
-    measured = train_resnet18.validate(model, images, rows, choices, given)
+    batches = Batches(images, rows, "flip_crop", given.mean, given.std, nn.Sequential(), torch.device("cpu"))
+    measured = train_resnet18.validate(model.eval(), batches(rows, choices, 5))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    model.eval()
     with torch.no_grad():
         logits = model(resnet18.to_input(augment(images.pixels[rows], choices), given.mean, given.std))
     labels = torch.from_numpy(images.labels[rows]).long()
@@ -165,39 +163,33 @@ def test_validation_measures_and_learns_nothing(images: Images, monkeypatch: pyt
 
 def test_each_epoch_draws_its_own_choices(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[list[int], Any]] = []
-    measured = []
-    train_epoch, validate = train_resnet18.train_epoch, train_resnet18.validate
+    made = Batches.__call__
 
-    def training(model: Any, optimiser: Any, images: Images, order: Any, choices: Any, *rest: Any) -> Any:
+    def spy(batches: Batches, order: Any, choices: Any, batch_size: int) -> Any:
         drawn.append((order.tolist(), choices))
         torch.rand(17)  # whatever else draws between: nothing may depend on a generator's history
         np.random.random(17)  # noqa: NPY002
-        return train_epoch(model, optimiser, images, order, choices, *rest)
+        return made(batches, order, choices, batch_size)
 
-    def validating(model: Any, images: Images, rows: Any, choices: Any, *rest: Any) -> Any:
-        measured.append((rows.tolist(), choices))
-        return validate(model, images, rows, choices, *rest)
-
-    monkeypatch.setattr(train_resnet18, "train_epoch", training)
-    monkeypatch.setattr(train_resnet18, "validate", validating)
+    monkeypatch.setattr(Batches, "__call__", spy)
     given = parameters(epochs=2, validation_augmentation="flip")
     rows, validation_rows = np.arange(20), np.arange(20, 26)
     log = new_log(tmp_path, given, 20)
     train_resnet18.train(classifier(), (images, rows), (images, validation_rows), given, log)
 
     for epoch in (1, 2):
-        order, choices = drawn[epoch - 1]
+        order, choices = drawn[2 * epoch - 2]
         assert order == generator(7, epoch, "order").permutation(rows).tolist()
         expected = draw("flip_crop", 20, generator(7, epoch, "augmentation"))
         assert np.array_equal(choices.flip, expected.flip)
         assert np.array_equal(choices.top, expected.top)
         assert np.array_equal(choices.left, expected.left)
-        validation_order, choices = measured[epoch - 1]
+        validation_order, choices = drawn[2 * epoch - 1]
         assert validation_order == validation_rows.tolist()
         expected = draw("flip", 6, generator(7, epoch, "validation augmentation"))
         assert np.array_equal(choices.flip, expected.flip)
         assert np.array_equal(choices.left, expected.left)
-    assert drawn[0][0] != drawn[1][0]
+    assert drawn[0][0] != drawn[2][0]
 
 
 def test_frozen_layers_keep_their_weights_and_their_batch_norms_statistics(images: Images, tmp_path: Path) -> None:
@@ -212,6 +204,31 @@ def test_frozen_layers_keep_their_weights_and_their_batch_norms_statistics(image
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == {name for name in after if name.split(".")[0] not in frozen}
     assert {"layer2.0.bn1.running_mean", "layer4.1.bn2.num_batches_tracked", "fc.bias"} <= changed
+
+
+def test_frozen_layers_see_each_image_once_where_nothing_augments(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their features are kept over the epochs; computed anew for each batch, they teach the rest the same."""
+    frozen = ["conv1", "bn1", "layer1", "layer2"]
+    given = parameters(epochs=3, frozen=frozen, augmentation="none", validation_augmentation="none")
+    rows, validation_rows = np.arange(16), np.arange(16, 26)
+    seen: list[int] = []
+    losses = []
+    for most in (torch_batches.MOST_FEATURES, 0):
+        monkeypatch.setattr(torch_batches, "MOST_FEATURES", most)
+        torch.manual_seed(7)
+        model = train_resnet18.starting_model(given.resnet18)
+        model.layer2.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+        log = new_log(tmp_path, given, 16)
+        train_resnet18.train(model, (images, rows), (images, validation_rows), given, log)
+        losses.append([row[name] for row in log.rows for name in ("train_loss", "val_loss")])
+        if most:
+            assert sum(seen) == 1 + 16 + 1 + 10  # one image of each tells how large the features are
+            seen.clear()
+    assert sum(seen) == 1 + 1 + 3 * (16 + 10)
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)  # then rounding grows, as in any training
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
 
 
 def test_without_frozen_layers_everything_learns(images: Images, tmp_path: Path) -> None:
@@ -559,26 +576,11 @@ def test_writes_the_history_the_model_and_the_records(work: Path) -> None:
     assert float(last["val_loss"]) == pytest.approx(loss, rel=1e-5)
 
 
-AS_DVC_RUNS_IT = """
-import runpy, sys
-runpy.run_module("stages.train_resnet18", run_name="__main__", alter_sys=True)
-assert "tensorflow" not in sys.modules, "imported both frameworks"
-assert "keras" not in sys.modules, "imported both frameworks"
-"""
-
-
 def test_twice_gives_the_same_bytes_also_in_a_process_of_its_own(work: Path) -> None:
     results = []
     for another_process in (False, False, True):
         if another_process:
-            result = subprocess.run(
-                [sys.executable, "-c", AS_DVC_RUNS_IT],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
+            result = run_stage("train_resnet18", without="tensorflow,keras")
             assert result.returncode == 0, result.stderr
             assert "epoch 2/2" in result.stdout
         else:
