@@ -1,0 +1,162 @@
+"""Measure how fast the models train, how far that is from the machine's limit, and what the pipeline costs.
+
+`make bench` runs this: at most ten minutes on two cores. It prints Markdown tables and writes the figures to
+benchmarks/results/<machine>.json.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import host, limit, pipeline, throughput
+from benchmarks.table import table
+from stages import train_keras_cnn
+from stages.errors import ExpectedError, run_stage
+from stages.files import check_writable, read_json, read_rows, write_json
+from stages.parameters import load
+from stages.synthetic import draw
+
+Json = dict[str, Any]
+RESULTS = Path("benchmarks/results")
+PLATEAU = 0.75  # section 3.3 of the paper: the accuracy at which its Keras CNN levels off
+NO_GPU = "not measured: no GPU"
+QUICK_IMAGES = 640
+
+
+def main() -> None:
+    """Measure what the options name."""
+    options = arguments()
+    os.chdir(throughput.ROOT)
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, lambda number, _: sys.exit(f"bench: ended by signal {number}"))  # by way of every `finally`
+    facts = host.facts()
+    machine = options.machine or host.slug(facts["processor"], facts["cores"])
+    out = options.out or RESULTS / f"{machine}.json"
+    check_writable(out.with_suffix(".tmp"))
+
+    results: Json = {"machine": machine, "quick": options.quick, "host": facts}
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        if options.quick and options.only != "pipeline":
+            data = stand_in(folder)
+        else:
+            say("download, preprocess, split")
+            clone, cost = pipeline.prepare(folder)
+            data = clone.data
+        if options.only != "pipeline":
+            results |= training(data, options.quick)
+        if options.only == "pipeline" or not (options.only or options.quick):
+            say("each stage with one epoch, then dvc itself")
+            results["pipeline"] = cost | pipeline.measure(clone)
+            results["full_runs"] = {model: full_run(model) for model in throughput.MODELS}
+    write_json(out, results)
+    print(f"\n{table(results)}\n\n{out}")
+
+
+def arguments() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser.add_argument("--machine", help="the name in the results instead of the processor's")
+    parser.add_argument("--out", type=Path, help="the JSON file instead of benchmarks/results/<machine>.json")
+    parser.add_argument("--only", choices=("throughput", "pipeline"), help="measure one part")
+    parser.add_argument("--quick", action="store_true", help="a few steps on made-up images: that it works, no figures")
+    return parser.parse_args()
+
+
+def training(data: Path, quick: bool) -> Json:
+    """Throughput on the CPU, its limit, and throughput on a GPU where there is one."""
+    say("the rate of matrix products")
+    rates = {framework: rates_of(framework) for framework in ("torch", "tensorflow")}
+    rows = on_device("cpu", data, throughput.QUICK_PLANS if quick else throughput.PLANS)
+    gpu: Any = NO_GPU
+    if name := rates["torch"]["gpu"]:
+        gpu_rows = on_device("cuda", data, throughput.QUICK_PLANS if quick else throughput.GPU_PLANS)
+        gpu = {"name": name, "throughput": gpu_rows}
+    return {"throughput": rows, "limit": limits(rows, rates), "gpu": gpu}
+
+
+def on_device(device: str, data: Path, plans: dict[tuple[str, int], throughput.Plan]) -> list[Json]:
+    """Throughput of both models on one device."""
+    rows = []
+    for (model, batch_size), plan in plans.items():
+        say(f"{model}, batch {batch_size}, {device}: {plan.rounds} rounds of {plan.steps} steps, ours and notebook")
+        rows.append(throughput.measure(model, batch_size, device, data, plan))
+    return rows
+
+
+def rates_of(framework: str) -> Json:
+    """What `benchmarks.limit` measures, in a process of its own."""
+    result = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "benchmarks.limit", framework], capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise ExpectedError(f"benchmarks.limit {framework} failed: {throughput.last_line(result.stderr)}")
+    answer: Json = json.loads(result.stdout.splitlines()[-1])
+    return answer
+
+
+def limits(rows: list[Json], rates: Json) -> list[Json]:
+    """For each row of the throughput: operations of a step, the least time of them, and its share of our step."""
+    section = load(train_keras_cnn.Parameters).keras_cnn
+    keras_cnn = limit.keras_cnn_operations(section.filters, section.kernel_size, section.dense_units)
+    operations = {
+        "keras_cnn": ("tensorflow", {"network": keras_cnn, "ours": keras_cnn}),
+        "resnet18": ("torch", rates["torch"]["operations"]),
+    }
+    lines = []
+    for row in rows:
+        framework, counts = operations[row["model"]]
+        step = {name: count * row["batch_size"] for name, count in counts.items()}
+        lines.append(
+            {
+                "model": row["model"],
+                "batch_size": row["batch_size"],
+                "framework": framework,
+                "gigaflop_per_step": {name: round(count / 1e9, 3) for name, count in step.items()},
+                "ms_per_step": row["ours"]["ms_per_step"],
+                "precisions": {
+                    name: {"gflops_per_second": rate} | limit.share(step["ours"], rate, row["ours"]["ms_per_step"])
+                    for name, rate in rates[framework]["gflops_per_second"].items()
+                },
+            }
+        )
+    return lines
+
+
+def full_run(model: str) -> Json:
+    """Of the committed run: seconds of training until the paper's plateau, and until the end."""
+    history = read_rows(Path(f"metrics/history/{model}.csv"))
+    runtime = read_json(Path(f"metrics/runtime/{model}.json"))
+    return {
+        "processor": runtime["processor"],
+        "cores": runtime["cores"],
+        "epochs": len(history),
+        "accuracy": PLATEAU,
+        "seconds_to_accuracy": pipeline.time_to(PLATEAU, history, runtime["epoch_seconds"]),
+        "seconds": round(runtime["seconds"], 1),
+    }
+
+
+def stand_in(folder: Path) -> Path:
+    """A few made-up images in the form in which `preprocess` leaves the real ones."""
+    images, labels = draw(np.random.default_rng(0), QUICK_IMAGES)
+    np.save(folder / "train_images.npy", images.transpose(0, 2, 3, 1))
+    np.save(folder / "train_labels.npy", labels.astype(np.uint8))
+    return folder
+
+
+def say(what: str) -> None:
+    """Progress, on standard error: the tables are standard output."""
+    print(f"bench: {what} ...", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run_stage("bench", main)

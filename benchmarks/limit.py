@@ -1,0 +1,109 @@
+"""How far a training step is from the least time that the machine could take for it.
+
+The least time is the step's floating-point operations (a multiplication and an addition are two) over the rate at
+which the same framework multiplies large matrices. A convolution may take fewer operations than are counted (Winograd),
+and batch norms, pooling and the optimiser come on top, which are bound by memory: it is a yardstick, not a bound.
+
+`python -m benchmarks.limit torch` measures one framework in a process of its own and prints JSON.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.host import has_bfloat16
+
+SIDE = 2048  # of the matrices: float32 takes 16 MB, more than a core's cache
+ATTEMPTS = 8  # the best counts: anything else on the machine only slows it
+IMAGE, CLASSES = 32, 10
+
+
+def main() -> None:
+    """Print the rates of one framework; torch's answer holds ResNet-18's operations and the GPU as well."""
+    framework = sys.argv[1]
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    product = {"torch": torch_product, "tensorflow": tensorflow_product}[framework]
+    names = ["float32", *(["bfloat16"] if has_bfloat16() else [])]
+    answer: dict[str, Any] = {"gflops_per_second": {name: round(rate(product(name)), 1) for name in names}}
+    if framework == "torch":
+        import torch
+
+        answer["operations"] = resnet18_operations()
+        answer["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    print(json.dumps(answer))
+
+
+def rate(multiply: Callable[[], Any]) -> float:
+    """The best of several products of two square matrices, in 1e9 operations a second."""
+    multiply()
+    best = float("inf")
+    for _ in range(ATTEMPTS):
+        began = time.perf_counter()
+        multiply()
+        best = min(best, time.perf_counter() - began)
+    return 2 * SIDE**3 / best / 1e9
+
+
+def torch_product(name: str) -> Callable[[], Any]:
+    """The product in PyTorch, on the CPU."""
+    import torch
+
+    left, right = (torch.rand(SIDE, SIDE).to(getattr(torch, name)) for _ in range(2))
+    return lambda: left @ right
+
+
+def tensorflow_product(name: str) -> Callable[[], Any]:
+    """The product in TensorFlow, on the CPU; `numpy` waits for it."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import tensorflow as tf
+
+    left, right = (tf.cast(tf.random.uniform((SIDE, SIDE)), name) for _ in range(2))
+    return lambda: (left @ right)[0, 0].numpy()
+
+
+def keras_cnn_operations(filters: Sequence[int], kernel_size: int, dense_units: int) -> int:
+    """Operations a training image in the convolutions and dense layers of the Keras CNN.
+
+    The backward pass has two products for each of the forward pass (the gradients of the weights and of the input), but
+    for the first layer, whose input needs no gradient.
+    """
+    forward, side, channels = [], IMAGE, 3
+    for outputs in filters:
+        forward.append(2 * side**2 * kernel_size**2 * channels * outputs)
+        side, channels = side // 2, outputs
+    forward.append(2 * side**2 * channels * dense_units)
+    forward.append(2 * dense_units * CLASSES)
+    return 3 * sum(forward) - forward[0]
+
+
+def resnet18_operations() -> dict[str, int]:
+    """Operations a training image, counted by PyTorch: of torchvision's network, and of ours as it is trained."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from torchvision.models import resnet18
+
+    from benchmarks.worker import ours_resnet18_model
+
+    def product(_: Any, left: Sequence[int], right: Sequence[int], **__: Any) -> int:
+        return 2 * left[0] * left[1] * right[1]
+
+    counts, images = {}, 2
+    for name, model in (("network", resnet18(num_classes=CLASSES)), ("ours", ours_resnet18_model("cpu")[1])):
+        counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: product})
+        with counter:
+            model(torch.rand(images, 3, IMAGE, IMAGE)).sum().backward()
+        counts[name] = counter.get_total_flops() // images
+    return counts
+
+
+def share(operations: int, gflops_per_second: float, milliseconds: float) -> dict[str, float]:
+    """The least time of a step, in milliseconds, and its share of the measured time."""
+    least = operations / gflops_per_second / 1e6
+    return {"least_ms": round(least, 3), "share_of_step": round(least / milliseconds, 4)}
+
+
+if __name__ == "__main__":
+    main()

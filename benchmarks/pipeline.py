@@ -1,0 +1,203 @@
+"""What the pipeline itself costs, measured through `dvc` in a clone of the last commit."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from benchmarks.throughput import ROOT, end_group, last_line
+from stages.errors import ExpectedError
+
+Json = dict[str, Any]
+STAGES = ("train_keras_cnn", "train_resnet18", "evaluate@keras_cnn", "evaluate@resnet18", "plot", "compare")
+DATA_STAGES = ("download", "preprocess", "split")
+FRAMEWORKS = ("tensorflow", "torch", "keras", "jax")
+SHORT = {"keras_cnn": {"epochs": 1}, "resnet18": {"epochs": 1}, "evaluate": {"augmented_draws": 1}}
+
+PROGRESS = re.compile(rb"epoch 1/\d+:[^\r\n]*?\b[1-9]\d*/\d+ \[")  # of the training's bar, from its first step on
+NO_PROGRESS_SECONDS = 300.0
+STOP_SECONDS = 30.0
+
+
+class Clone:
+    """A clone of the last commit, with a DVC cache of its own; everything that it leaves is in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "clone"
+        # A user's own settings of git and DVC (a cache elsewhere, signed commits) are not what is measured.
+        hidden = ("DVC_", "GIT_", "PYTHONPATH")
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+        self.environment |= {f"DVC_{kind}_DIR": str(folder / kind) for kind in ("GLOBAL_CONFIG", "SYSTEM_CONFIG")}
+        self.environment |= {"DVC_SITE_CACHE_DIR": str(folder / "site"), "GIT_CONFIG_GLOBAL": os.devnull}
+        for who in ("AUTHOR", "COMMITTER"):
+            self.environment |= {f"GIT_{who}_NAME": "bench", f"GIT_{who}_EMAIL": "bench@example.org"}
+        self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        if archive := os.environ.get("CIFAR10_ARCHIVE"):
+            self.environment["CIFAR10_ARCHIVE"] = str((ROOT / archive).resolve())
+        self.run("git", "clone", "--quiet", str(ROOT), str(self.folder), directory=ROOT)
+
+    @property
+    def data(self) -> Path:
+        """Where `preprocess` leaves the arrays."""
+        return self.folder / "data/processed"
+
+    def run(self, *command: str, directory: Path | None = None) -> tuple[float, float, str]:
+        """Run a command to its end.
+
+        Returns:
+            Its seconds; the peak memory of the largest of its processes, in MB of 1e6 bytes; and what it printed.
+
+        Raises:
+            ExpectedError: It failed.
+        """
+        with tempfile.TemporaryFile() as output:
+            began = time.perf_counter()
+            process = subprocess.Popen(  # noqa: S603
+                command,
+                cwd=directory or self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                # Of this child and of those that it waited for, which RUSAGE_CHILDREN mixes with all others.
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+            except BaseException:
+                end_group(process)
+                raise
+            seconds = time.perf_counter() - began
+            output.seek(0)
+            printed = output.read().decode(errors="replace")
+        if process.returncode:
+            raise ExpectedError(f"{' '.join(command)} failed in a clone of the last commit: {last_line(printed)}")
+        return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6, printed
+
+
+def prepare(folder: Path) -> tuple[Clone, Json]:
+    """Clone, and make the data: the clone, and what that took."""
+    clone = Clone(folder)
+    stages = {stage: once(clone, stage) for stage in DATA_STAGES}
+    seconds = sum(values["seconds"] for values in stages.values())
+    source = "a local copy" if "CIFAR10_ARCHIVE" in clone.environment else "downloaded"
+    return clone, {"data_seconds": round(seconds, 1), "archive": source, "stages": stages}
+
+
+def once(clone: Clone, stage: str) -> Json:
+    """Seconds and peak memory of a stage, dvc's own included."""
+    seconds, megabytes, _ = clone.run("dvc", "repro", "--single-item", stage)
+    return {"seconds": round(seconds, 1), "peak_memory_mb": round(megabytes)}
+
+
+def measure(clone: Clone) -> Json:
+    """Each stage once with one epoch, a `dvc repro` that has nothing to do, the way to a training, and the imports."""
+    path = clone.folder / "params.yaml"
+    parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for section, changes in SHORT.items():
+        parameters[section] |= changes
+    path.write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
+
+    stages = {stage: once(clone, stage) for stage in STAGES}
+    clone.run("git", "add", "--all")
+    clone.run("git", "commit", "--quiet", "--no-verify", "--message", "one epoch")
+    return {
+        "stages_of_one_epoch": stages,
+        "repro_with_nothing_to_do_seconds": round(median(nothing_to_do(clone) for _ in range(3)), 2),
+        "experiment_until_training_seconds": round(until_training(clone, "dvc", "exp", "run", "-S", "dropout=0.4"), 1),
+        "imports": {stage: imports(clone, stage) for stage in DATA_STAGES},
+    }
+
+
+def nothing_to_do(clone: Clone) -> float:
+    """Seconds of a `dvc repro` that finds everything up to date."""
+    seconds, _, printed = clone.run("dvc", "repro")
+    if "Running stage" in printed:
+        raise ExpectedError("a second dvc repro ran a stage, so its time is not that of one with nothing to do")
+    return seconds
+
+
+def imports(clone: Clone, stage: str) -> Json:
+    """What a stage imports before its work: the median seconds of three processes, and whether a framework is in it."""
+    code = f"import sys, stages.{stage}; print(*sorted({set(FRAMEWORKS)} & set(sys.modules)))"
+    runs = [clone.run(sys.executable, "-c", code) for _ in range(3)]
+    return {"seconds": round(median(run[0] for run in runs), 2), "frameworks": runs[0][2].split()}
+
+
+def until_training(clone: Clone, *command: str) -> float:
+    """Seconds from a command's start to the first step in the training's progress bar; then it is stopped.
+
+    Raises:
+        ExpectedError: It ended before, or took too long.
+    """
+    ours, its = pty.openpty()  # the bar shows only on a terminal
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))  # lines, columns
+    began = time.monotonic()
+    process = subprocess.Popen(  # noqa: S603
+        command,
+        cwd=clone.folder,
+        env=clone.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    )
+    os.close(its)
+    try:
+        printed = b""
+        while not PROGRESS.search(printed):
+            received = read(ours, NO_PROGRESS_SECONDS + began - time.monotonic())
+            if not received:
+                raise ExpectedError(f"{' '.join(command)} did not train: {last_line(printed.decode(errors='replace'))}")
+            printed += received
+        seconds = time.monotonic() - began
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does; until its end somebody has to read what it prints
+        while read(ours, began + seconds + STOP_SECONDS - time.monotonic()):
+            pass
+        return seconds
+    finally:
+        end_group(process)
+        os.close(ours)
+
+
+def read(terminal: int, seconds: float) -> bytes:
+    """What arrives at a terminal within the given time; nothing where nothing does, or its other side is closed."""
+    if not select.select([terminal], [], [], max(seconds, 0))[0]:
+        return b""
+    with contextlib.suppress(OSError):  # Linux's word for a closed one
+        return os.read(terminal, 65536)
+    return b""
+
+
+def time_to(accuracy: float, history: list[dict[str, str]], epoch_seconds: list[float]) -> float | None:
+    """Seconds of training until the validation accuracy first reaches a value; None where it never does.
+
+    Args:
+        accuracy: The value, a fraction.
+        history: The rows of metrics/history/<model>.csv.
+        epoch_seconds: The seconds of each epoch, its validation included.
+
+    Raises:
+        ExpectedError: The history and the run time are not of the same run.
+    """
+    if len(history) != len(epoch_seconds):
+        raise ExpectedError(f"a history of {len(history)} epochs stands beside the run time of {len(epoch_seconds)}")
+    for epoch, row in enumerate(history, start=1):
+        if float(row["val_accuracy"] or 0) >= accuracy:
+            return round(sum(epoch_seconds[:epoch]), 1)
+    return None
