@@ -129,7 +129,9 @@ def test_an_epoch_is_plain_pytorch_to_the_bit(images: Images, tmp_path: Path, we
             top, left = int(choices.top[number]), int(choices.left[number])
             pictures.append(transforms.crop(transforms.pad(picture, [4]), top, left, 32, 32).permute(1, 2, 0).numpy())
         labels = torch.from_numpy(images.labels[order[list(batch)]]).long()
-        logits = by_hand(resnet18.to_input(np.stack(pictures), given.resnet18.mean, given.resnet18.std))
+        logits = by_hand(
+            resnet18.to_input(np.ascontiguousarray(np.stack(pictures)), given.resnet18.mean, given.resnet18.std)
+        )
         each = nn.CrossEntropyLoss(reduction="none")(logits, labels)
         optimiser.zero_grad()
         nn.CrossEntropyLoss()(logits, labels).backward()
