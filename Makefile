@@ -4,6 +4,7 @@
 #   make repro    the real thing: CIFAR-10, both models, the comparison with the paper
 #   make verify   the committed tables follow from the committed predictions; seconds
 #   make bench    how fast training is, beside the notebook's way, and what the pipeline costs; ten minutes
+#   make kills    both models killed at random moments on real data, and compared with uninterrupted runs; ten minutes
 #   make test     the tests            make lint   ruff and mypy            make lock   requirements.txt anew
 #
 # PYTHON=python3.12        another Python (3.11 to 3.13) for .venv
@@ -29,7 +30,7 @@ DEMO = data.source=synthetic data.synthetic.train_images=4000 batch_size=32 kera
        evaluate.augmented_draws=3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo repro verify bench test lint lock
+.PHONY: help demo repro verify bench kills test lint lock
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -61,6 +62,9 @@ verify: $(READY)
 
 bench: $(READY)
 	python -m benchmarks.bench
+
+kills: $(READY)
+	python -m tests.kills
 
 test: $(READY)
 	python -m pytest

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import host, limit, pipeline, throughput
 from benchmarks.table import table
 from stages import train_keras_cnn
-from stages.errors import ExpectedError, run_stage
+from stages.errors import ExpectedError, run_program
 from stages.files import check_writable, read_json, read_rows, write_json
 from stages.parameters import load
 from stages.synthetic import draw
@@ -159,4 +159,4 @@ def say(what: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("bench", main)
+    run_program("bench", main)

@@ -20,7 +20,7 @@ import numpy as np
 
 from stages.augmentation import draw
 from stages.dataset import Images
-from stages.errors import ExpectedError, run_stage
+from stages.errors import ExpectedError, run_program
 from stages.files import read_array
 from stages.parameters import load
 from stages.randomness import derived_seed, generator
@@ -182,4 +182,4 @@ def run(train: Any, orders: Iterator[np.ndarray], steps: int, left_out: int) -> 
 
 
 if __name__ == "__main__":
-    run_stage("benchmarks.worker", main)
+    run_program("benchmarks.worker", main)

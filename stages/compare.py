@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from stages.addresses import METRICS, class_names, images_behind, look_up, read_curves, rounded
-from stages.errors import ExpectedError, run_stage
+from stages.errors import ExpectedError
 from stages.files import read_json, write_json
 from stages.markdown import render
 from stages.paper import SOME, Configuration, Curve, Number, NumberList, Numbers, Setting, load_numbers
+from stages.running import run_stage
 
 DATASET = METRICS / "dataset.json"
 COMPARISON_JSON = METRICS / "comparison.json"

@@ -25,8 +25,9 @@ from filelock import FileLock
 from pydantic import Field
 
 from stages.batch_files import FOLDER, OFFICIAL_SHA256
-from stages.errors import ExpectedError, run_stage
+from stages.errors import ExpectedError
 from stages.parameters import Section, Seed, load
+from stages.running import main_repository, run_stage
 from stages.synthetic import write_synthetic
 from stages.transfer import PartialFile, TooSlow, TransferError, fetch
 
@@ -94,22 +95,17 @@ def whole_or_nothing(output: Path) -> Iterator[Path]:
         shutil.rmtree(INCOMPLETE, ignore_errors=True)
 
 
-def root() -> Path:
-    """The main repository, even in a temporary copy of it (`dvc exp run --temp`), where DVC sets DVC_ROOT."""
-    return Path(os.environ.get("DVC_ROOT") or ".")
-
-
 def locate(given: str) -> Path:
     """The path that CIFAR10_ARCHIVE names, seen from here or, in a temporary copy, from the main repository.
 
     Raises:
         ExpectedError: There is nothing.
     """
-    for path in (Path(given).expanduser(), root() / given):
+    for path in (Path(given).expanduser(), main_repository() / given):
         if path.exists():
             return path
     raise ExpectedError(
-        f"{VARIABLE}={given}: no such file or folder, seen from {root().resolve()}; give the path of "
+        f"{VARIABLE}={given}: no such file or folder, seen from {main_repository().resolve()}; give the path of "
         f"cifar-10-python.tar.gz or of the folder {FOLDER}, or unset it to download the archive"
     )
 
@@ -138,7 +134,7 @@ def download(folder: Path) -> None:
     Raises:
         ExpectedError: None does.
     """
-    partial = PartialFile(root() / ".partial/cifar-10-python.tar.gz")
+    partial = PartialFile(main_repository() / ".partial/cifar-10-python.tar.gz")
     failures = []
     partial.path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(partial.path.with_suffix(".lock")):  # temporary runs share the file

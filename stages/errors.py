@@ -1,8 +1,10 @@
 """Expected errors: one line for the person at the prompt, and no traceback; a bug keeps its own."""
 
 import errno
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 # What the operating system says when the fault is the machine's or the user's, not the program's.
 _MACHINE_FAULTS = {
@@ -36,24 +38,32 @@ class BadParameter(ExpectedError):
         return f"{super().__str__()}; {WAY_BACK}"
 
 
-def run_stage(name: str, main: Callable[[], None]) -> None:
-    """Run a stage's `main`, and end the process with one line and status 1 where an expected error stops it.
+def run_program(name: str, main: Callable[[], None]) -> None:
+    """Run a program's `main`, and end the process with one line and status 1 where an expected error stops it.
 
     Args:
-        name: The stage's name, which opens the line.
-        main: The stage.
+        name: The program's name, which opens the line; for a stage, the stage's.
+        main: The program.
 
     Raises:
-        SystemExit: For an `ExpectedError` and for a full disk, a missing permission and their like.
+        SystemExit: For an `ExpectedError`; for a full disk, a missing permission and their like; and when it is told to
+            end by Ctrl-C, by SIGTERM or by the end of its terminal.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has the terminal's end ignored
+            signal.signal(number, _interrupt)
     try:
         main()
     except ExpectedError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"{name}: interrupted; the same command starts it again")
+        sys.exit(f"{name}: interrupted; the same command goes on")
     except OSError as error:
         if error.errno not in _MACHINE_FAULTS:
             raise
         place = error.filename or "an output file"
         sys.exit(f"{name}: {place}: {error.strerror}; {_MACHINE_FAULTS[error.errno]}")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -17,10 +17,11 @@ from pydantic import Field
 
 from stages.augmentation import augment, draw
 from stages.dataset import DATASET_FILE, Images, load_images
-from stages.errors import BadParameter, ExpectedError, run_stage
+from stages.errors import BadParameter, ExpectedError
 from stages.files import read_json, write_json, write_rows
 from stages.parameters import Section, load
 from stages.randomness import generator
+from stages.running import run_stage
 from stages.scoring import report, score
 
 METRICS = Path("metrics")

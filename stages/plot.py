@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix
 
-from stages.errors import ExpectedError, run_stage
+from stages.errors import ExpectedError
 from stages.files import read_arrays, read_json, read_rows
+from stages.running import run_stage
 
 METRICS = Path("metrics")
 FIGURES = METRICS / "figures"

@@ -25,8 +25,9 @@ from stages.batch_files import (
     TRAIN_BATCHES,
     is_official,
 )
-from stages.errors import ExpectedError, run_stage
+from stages.errors import ExpectedError
 from stages.files import write_json
+from stages.running import run_stage
 
 RAW = Path("data/raw") / FOLDER
 PROCESSED = Path("data/processed")

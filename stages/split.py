@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from stages.errors import BadParameter, run_stage
+from stages.errors import BadParameter
 from stages.files import read_array, read_json, write_rows
 from stages.parameters import Section, Seed, load
+from stages.running import run_stage
 
 DATASET = Path("metrics/dataset.json")
 TRAIN_LABELS = Path("data/processed/train_labels.npy")

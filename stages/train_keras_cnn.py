@@ -2,9 +2,14 @@
 
 From `data/processed` and the split: 40,000 images train and 10,000 validate. Adam and categorical cross-entropy;
 early stopping on the validation loss with the best weights restored, and the learning rate halved on a plateau, by
-Keras's own callbacks. Leaves the model, its history, the record of what was run, and its run time.
+Keras's own callbacks. Leaves the model, its history, the record of what was run, and its run time. Killed at any
+moment, it goes on from its last finished epoch, to the same bits.
 """
 
+import io
+import json
+import re
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -15,17 +20,21 @@ from pydantic import Field, model_validator
 from stages import keras_backend
 from stages.architectures import keras_cnn
 from stages.augmentation import Augmentation, Choices, augment, draw
+from stages.checkpoint import Checkpoint
 from stages.dataset import Images, Split, load_images, load_source, load_split
-from stages.errors import BadParameter, run_stage
+from stages.errors import BadParameter
 from stages.files import check_writable, write_json
 from stages.parameters import Section, Seed, load
 from stages.randomness import derived_seed, generator
-from stages.training_log import TrainingLog
+from stages.running import run_stage
+from stages.training_log import TrainingLog, machine
 
 MODEL_FILE = Path("models/keras_cnn.keras")
 HISTORY_FILE = Path("metrics/history/keras_cnn.csv")
 RUN_FILE = Path("metrics/runs/keras_cnn.json")
 RUNTIME_FILE = Path("metrics/runtime/keras_cnn.json")
+
+SHARED_OBJECT = re.compile(rb'("shared_object_id": )(\d+)')
 
 Profile = Literal["rising", "uniform"]
 HIGHEST_RISING = 0.5  # section 2.2: "0.3 for early layers and up to 0.5 in deeper layers"
@@ -83,24 +92,28 @@ def main() -> None:
     keras.utils.set_random_seed(derived_seed(parameters.seed, 0, "weights"))
     rates = dropout_rates(parameters.dropout, parameters.keras_cnn.dropout_profile, len(parameters.keras_cnn.filters))
     model = untrained_model(parameters.keras_cnn, rates)
+    training_model = compiled(keras, model, parameters.keras_cnn)
     steps = -(-len(split.train) // parameters.batch_size)
     log = TrainingLog(HISTORY_FILE, parameters.keras_cnn.epochs, steps, source)
-    best_epoch = train(keras, compiled(keras, model, parameters.keras_cnn), images, split, parameters, log)
-
-    model.save(MODEL_FILE)
-    record = {
-        "model": "keras_cnn",
-        "source": source,
-        "data": {"train_images": len(split.train), "validation_images": len(split.validation)},
-        "split": {"validation_fraction": split.validation_fraction, "random_state": split.random_state},
-        "parameters": parameters.model_dump(),
-        "dropout_rates": rates,
-        "weights": model.count_params(),
-        "trainable_weights": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
-    }
-    write_json(RUN_FILE, record | log.results(best_epoch))
     backend, device = parameters.keras_cnn.backend, parameters.keras_cnn.device
-    write_json(RUNTIME_FILE, log.runtime(device, keras_backend.threads(backend), ("keras", backend, "numpy")))
+    computer = machine(device, keras_backend.threads(backend), ("keras", backend, "numpy"))
+    facts = {"parameters": parameters.model_dump(), "source": source, "machine": computer}
+    with Checkpoint("train_keras_cnn", facts, [*images, split.train, split.validation, *model.get_weights()]) as state:
+        best_epoch = train(keras, training_model, images, split, parameters, log, state)
+        save(model, MODEL_FILE)
+        record = {
+            "model": "keras_cnn",
+            "source": source,
+            "data": {"train_images": len(split.train), "validation_images": len(split.validation)},
+            "split": {"validation_fraction": split.validation_fraction, "random_state": split.random_state},
+            "parameters": parameters.model_dump(),
+            "dropout_rates": rates,
+            "weights": model.count_params(),
+            "trainable_weights": sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+        }
+        write_json(RUN_FILE, record | log.results(best_epoch))
+        write_json(RUNTIME_FILE, log.runtime(computer))
+        state.clear()
 
 
 def dropout_rates(dropout: float, profile: Profile, blocks: int) -> list[float]:
@@ -146,7 +159,37 @@ def compiled(keras: Any, model: Any, section: KerasCnn) -> Any:
     return model
 
 
-def train(keras: Any, model: Any, images: Images, split: Split, parameters: Parameters, log: TrainingLog) -> int:
+def save(model: Any, path: Path) -> None:
+    """Write the `.keras` file, the same bytes for the same model.
+
+    Keras writes the time into it, and numbers what layers share by its place in memory; here these count from 1.
+    """
+    model.save(path)
+    canonical = io.BytesIO()
+    numbers: dict[bytes, int] = {}
+    with zipfile.ZipFile(path) as given, zipfile.ZipFile(canonical, "w") as archive:
+        for name in given.namelist():
+            content = given.read(name)
+            if name == "metadata.json":
+                versions = {key: value for key, value in json.loads(content).items() if key != "date_saved"}
+                content = json.dumps(versions).encode()
+            elif name == "config.json":
+                content = SHARED_OBJECT.sub(
+                    lambda found: b"%s%d" % (found[1], numbers.setdefault(found[2], len(numbers) + 1)), content
+                )
+            archive.writestr(zipfile.ZipInfo(name), content)  # as of 1980
+    path.write_bytes(canonical.getbuffer())
+
+
+def train(
+    keras: Any,
+    model: Any,
+    images: Images,
+    split: Split,
+    parameters: Parameters,
+    log: TrainingLog,
+    checkpoint: Checkpoint | None = None,
+) -> int:
     """Train epoch by epoch; the model ends with the weights that are kept.
 
     Args:
@@ -156,6 +199,7 @@ def train(keras: Any, model: Any, images: Images, split: Split, parameters: Para
         split: Which images train and which validate; where none validate, nothing stops or slows the training.
         parameters: Those of the stage.
         log: Takes each epoch's row.
+        checkpoint: Where the state of an interrupted training stands, and each epoch's is kept; None for nowhere.
 
     Returns:
         The epoch, counted from 1, whose weights are kept: the one of the lowest validation loss, or the last where
@@ -166,7 +210,12 @@ def train(keras: Any, model: Any, images: Images, split: Split, parameters: Para
     for callback in callbacks:
         callback.set_model(model)
         callback.on_train_begin()
-    for epoch in range(1, section.epochs + 1):
+    done = 0
+    if checkpoint and (state := checkpoint.load()):
+        done = log.resume(restore(state, model, callbacks))
+    for epoch in range(done + 1, section.epochs + 1):
+        if model.stop_training:
+            break
         order = generator(seed, epoch, "order").permutation(split.train)
         choices = draw(section.augmentation, len(order), generator(seed, epoch, "augmentation"))
         reseed_dropout(model, seed, epoch)
@@ -179,10 +228,10 @@ def train(keras: Any, model: Any, images: Images, split: Split, parameters: Para
         log.end_epoch(fitted, validation, learning_rate)
         for callback in callbacks:
             callback.on_epoch_end(epoch - 1, {"val_loss": (validation or {}).get("loss")})
-        if model.stop_training:
-            break
+        if checkpoint:
+            checkpoint.save(snapshot(model, callbacks, log))
 
-    kept = epoch
+    kept = len(log.rows)
     for callback in callbacks:
         callback.on_train_end()  # early stopping restores its best weights here
         if isinstance(callback, keras.callbacks.EarlyStopping):
@@ -214,7 +263,7 @@ def train_epoch(
         on_train_batch_end=lambda step, logs: log.step(step + 1, logs["loss"], logs["accuracy"])
     )
     steps = -(-len(order) // batch_size)
-    data = feed(keras, lambda: batches(images, order, batch_size, choices), steps)
+    data = feed(keras, lambda size: batches(images, order, size, choices), batch_size, steps)
     fitted = model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[progress])
     return {name: values[0] for name, values in fitted.history.items()}
 
@@ -235,6 +284,48 @@ def plateau_callbacks(keras: Any, section: KerasCnn) -> list[Any]:
             )
         )
     return callbacks
+
+
+def snapshot(model: Any, callbacks: list[Any], log: TrainingLog) -> bytes:
+    """All that the epochs so far have left behind and the next ones build on.
+
+    The weights, the optimiser's variables (its step, learning rate and moments), the callbacks' counters and best
+    weights, and the log. Not in it: the order, augmentation and dropout, which derive from (seed, epoch, purpose).
+    Keras's own BackupAndRestore leaves out the callbacks, which start anew with each `fit`.
+    """
+    arrays = {f"weight {number}": value for number, value in enumerate(model.get_weights())}
+    arrays |= {f"optimiser {number}": np.asarray(value) for number, value in enumerate(model.optimizer.variables)}
+    counters = []
+    for callback in callbacks:
+        values = {name: value for name, value in vars(callback).items() if isinstance(value, int | float | None)}
+        best_weights = getattr(callback, "best_weights", None) or []
+        arrays |= {f"best weight {number}": value for number, value in enumerate(best_weights)}
+        counters.append(values)
+    rest = {"log": log.state(), "callbacks": counters, "stop_training": model.stop_training}
+    buffer = io.BytesIO()
+    np.savez(buffer, rest=np.array(json.dumps(rest)), **arrays)
+    return buffer.getvalue()
+
+
+def restore(state: bytes, model: Any, callbacks: list[Any]) -> dict[str, Any]:
+    """Put a `snapshot` back into the compiled model and the callbacks; returns what is the log's."""
+    with np.load(io.BytesIO(state), allow_pickle=False) as arrays:
+        rest = json.loads(arrays["rest"].item())
+
+        def numbered(kind: str) -> list[np.ndarray]:
+            return [arrays[f"{kind} {number}"] for number in range(sum(name.startswith(kind) for name in arrays))]
+
+        model.set_weights(numbered("weight"))
+        model.optimizer.build(model.trainable_variables)
+        for variable, value in zip(model.optimizer.variables, numbered("optimiser"), strict=True):
+            variable.assign(value)
+        for callback, values in zip(callbacks, rest["callbacks"], strict=True):
+            vars(callback).update(values)
+            if hasattr(callback, "best_weights"):
+                callback.best_weights = numbered("best weight") or None
+    model.stop_training = rest["stop_training"]
+    log: dict[str, Any] = rest["log"]
+    return log
 
 
 def reseed_dropout(model: Any, seed: int, epoch: int) -> None:
@@ -262,14 +353,16 @@ def batches(
         yield pixels if choices is None else augment(pixels, choices[rows]), labels
 
 
-def feed(keras: Any, batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]], steps: int) -> Any:
+def feed(
+    keras: Any, batches: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]], batch_size: int, steps: int
+) -> Any:
     """The network's inputs, float32, and one-hot labels, as `fit` and `evaluate` of this backend take them fastest."""
     if keras.backend.backend() == "tensorflow":
         from stages import keras_tensorflow
 
-        return keras_tensorflow.dataset(batches, steps)
+        return keras_tensorflow.dataset(batches, batch_size, steps)
     one_hot = np.eye(10, dtype=np.float32)
-    return ((keras_cnn.to_input(pixels), one_hot[labels]) for pixels, labels in batches())
+    return ((keras_cnn.to_input(pixels), one_hot[labels]) for pixels, labels in batches(batch_size))
 
 
 def validate(keras: Any, model: Any, images: Images, rows: np.ndarray, batch_size: int) -> dict[str, float] | None:
@@ -277,7 +370,7 @@ def validate(keras: Any, model: Any, images: Images, rows: np.ndarray, batch_siz
     if not len(rows):
         return None
     steps = -(-len(rows) // batch_size)
-    data = feed(keras, lambda: batches(images, rows, batch_size), steps)
+    data = feed(keras, lambda size: batches(images, rows, size), batch_size, steps)
     return dict(model.evaluate(data, steps=steps, verbose=0, return_dict=True))
 
 

@@ -4,7 +4,7 @@ All 50,000 images train, from random weights and with every layer free; Adam wit
 crops; 20 epochs, of which the last one's weights are kept. The test set validates, augmented too, as in the notebook:
 nothing is chosen by it. What the paper's text describes instead (ImageNet weights, frozen layers, weight decay, early
 stopping, a held-out part that validates) is reachable by parameters. Leaves the model, its history, the record of
-what was run, and its run time.
+what was run, and its run time. Killed at any moment, it goes on from its last finished epoch, to the same bits.
 """
 
 import hashlib
@@ -13,27 +13,33 @@ import io
 import pickle
 import urllib.error
 from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau as Scheduler
 from torchvision.models import ResNet18_Weights
 
 from stages import torch_device
 from stages.architectures import resnet18
 from stages.augmentation import Augmentation, draw
+from stages.checkpoint import Checkpoint
 from stages.dataset import Images, load_images, load_source, load_split
-from stages.errors import BadParameter, run_stage
+from stages.errors import BadParameter
 from stages.files import check_writable, write_json
 from stages.live_taps import leave_out_padding
 from stages.parameters import Section, Seed, load
 from stages.randomness import derived_seed, generator
+from stages.running import run_stage
 from stages.torch_batches import Batches
-from stages.training_log import TrainingLog
+from stages.training_log import TrainingLog, machine
 
 MODEL_FILE = Path("models/resnet18.pt")
 HISTORY_FILE = Path("metrics/history/resnet18.csv")
@@ -105,20 +111,25 @@ def main() -> None:
     if section.validation == "test" and (section.early_stopping_patience or section.reduce_lr_patience):
         print("resnet18.validation is test: the test set now steers the training; held_out keeps it out", flush=True)
     log = TrainingLog(HISTORY_FILE, section.epochs, -(-len(train_rows) // section.batch_size), source)
-    best_epoch = train(model, (training, train_rows), (validating, validation_rows), parameters, log)
-
-    save(model, MODEL_FILE)
-    record = {
-        "model": "resnet18",
-        "source": source,
-        "data": {"train_images": len(train_rows), "validation_images": len(validation_rows)},
-        "split": {"validation_fraction": split.validation_fraction, "random_state": split.random_state},
-        "parameters": parameters.model_dump(),
-        "weights": sum(weights.values()),
-        "trainable_weights": sum(weights[name] for name in trainable),
-    }
-    write_json(RUN_FILE, record | log.results(best_epoch))
-    write_json(RUNTIME_FILE, log.runtime(section.device, torch.get_num_threads(), ("torch", "torchvision", "numpy")))
+    computer = machine(section.device, torch.get_num_threads(), ("torch", "torchvision", "numpy"))
+    facts = {"parameters": parameters.model_dump(), "source": source, "machine": computer}
+    weights_at_start = (value.numpy(force=True) for value in model.state_dict().values())
+    arrays = chain(training, validating, [train_rows, validation_rows], weights_at_start)
+    with Checkpoint("train_resnet18", facts, arrays) as state:
+        best_epoch = train(model, (training, train_rows), (validating, validation_rows), parameters, log, state)
+        save(model, MODEL_FILE)
+        record = {
+            "model": "resnet18",
+            "source": source,
+            "data": {"train_images": len(train_rows), "validation_images": len(validation_rows)},
+            "split": {"validation_fraction": split.validation_fraction, "random_state": split.random_state},
+            "parameters": parameters.model_dump(),
+            "weights": sum(weights.values()),
+            "trainable_weights": sum(weights[name] for name in trainable),
+        }
+        write_json(RUN_FILE, record | log.results(best_epoch))
+        write_json(RUNTIME_FILE, log.runtime(computer))
+        state.clear()
 
 
 def faster(model: nn.Module, section: ResNet18) -> nn.Module:
@@ -223,6 +234,7 @@ def train(
     validating: tuple[Images, np.ndarray],
     parameters: Parameters,
     log: TrainingLog,
+    checkpoint: Checkpoint | None = None,
 ) -> int:
     """Train epoch by epoch; the model ends with the weights that are kept.
 
@@ -232,6 +244,7 @@ def train(
         validating: Likewise for validation.
         parameters: Those of the stage.
         log: Takes each epoch's row.
+        checkpoint: Where the state of an interrupted training stands, and each epoch's is kept; None for nowhere.
 
     Returns:
         The epoch, counted from 1, whose weights are kept: the last, or with early stopping the one of the lowest
@@ -240,13 +253,18 @@ def train(
     seed, section = parameters.seed, parameters.resnet18
     optimiser = adam(model, section)
     scheduler = plateau_scheduler(optimiser, section)
-    lowest, kept, kept_weights = float("inf"), section.epochs, None
+    best = Best()
     features, head = resnet18.divide(model, section.frozen) if section.frozen else (nn.Sequential(), model)
     mean, std, device = section.mean, section.std, next(model.parameters()).device
     batches = Batches(*training, section.augmentation, mean, std, features, device)
     validation_batches = Batches(*validating, section.validation_augmentation, mean, std, features, device)
 
-    for epoch in range(1, section.epochs + 1):
+    done = 0
+    if checkpoint and (state := checkpoint.load()):
+        done = log.resume(restore(state, model, optimiser, scheduler, best))
+    for epoch in range(done + 1, section.epochs + 1):
+        if epoch - 1 - best.epoch >= (section.early_stopping_patience or section.epochs):
+            break
         order = generator(seed, epoch, "order").permutation(training[1])
         choices = draw(section.augmentation, len(order), generator(seed, epoch, "augmentation"))
         learning_rate = optimiser.param_groups[0]["lr"]
@@ -263,31 +281,71 @@ def train(
         if scheduler is not None:
             scheduler.step(validation["loss"])
         if section.early_stopping_patience is None:
-            kept = epoch
-        elif validation["loss"] < lowest:
-            lowest, kept = validation["loss"], epoch
-            kept_weights = {name: value.clone() for name, value in model.state_dict().items()}
-        elif epoch - kept >= section.early_stopping_patience:
-            break
+            best.epoch = epoch
+        elif validation["loss"] < best.loss:
+            best.loss, best.epoch = validation["loss"], epoch
+            best.weights = {name: value.clone() for name, value in model.state_dict().items()}
+        if checkpoint:
+            checkpoint.save(snapshot(model, optimiser, scheduler, best, log))
 
-    if kept_weights is not None:
-        model.load_state_dict(kept_weights)
-    return kept
+    if best.weights is not None:
+        model.load_state_dict(best.weights)
+    return best.epoch
 
 
-def adam(model: nn.Module, section: ResNet18) -> torch.optim.Optimizer:
+@dataclass
+class Best:
+    """The epoch whose weights are kept, counted from 1; with early stopping, its validation loss and weights too."""
+
+    epoch: int = 0
+    loss: float = float("inf")
+    weights: dict[str, torch.Tensor] | None = None
+
+
+def snapshot(
+    model: nn.Module, optimiser: Optimizer, scheduler: Scheduler | None, best: Best, log: TrainingLog
+) -> bytes:
+    """All that the epochs so far have left behind and the next ones build on.
+
+    Not in it: the order and the augmentation, which derive from (seed, epoch, purpose).
+    """
+    state = {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "scheduler": scheduler.state_dict() if scheduler else None,
+        "best": vars(best),
+        "log": log.state(),
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def restore(
+    state: bytes, model: nn.Module, optimiser: Optimizer, scheduler: Scheduler | None, best: Best
+) -> dict[str, Any]:
+    """Put a `snapshot` back where it came from; returns what is the log's."""
+    content = torch.load(io.BytesIO(state), map_location=next(model.parameters()).device, weights_only=True)
+    model.load_state_dict(content["model"])
+    optimiser.load_state_dict(content["optimiser"])
+    if scheduler:
+        scheduler.load_state_dict(content["scheduler"])
+    vars(best).update(content["best"])
+    log: dict[str, Any] = content["log"]
+    return log
+
+
+def adam(model: nn.Module, section: ResNet18) -> Optimizer:
     """Adam (section 2.5) for the layers that are not frozen; fused: one pass over its arrays instead of many."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     return torch.optim.Adam(trained, lr=section.learning_rate, weight_decay=section.weight_decay, fused=True)
 
 
-def plateau_scheduler(
-    optimiser: torch.optim.Optimizer, section: ResNet18
-) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
+def plateau_scheduler(optimiser: Optimizer, section: ResNet18) -> Scheduler | None:
     """PyTorch's learning-rate reduction, set to reduce when Keras's does; None where it is off."""
     if section.reduce_lr_patience is None:
         return None
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(
+    return Scheduler(
         optimiser,
         factor=section.reduce_lr_factor,
         patience=section.reduce_lr_patience - 1,  # PyTorch waits for one epoch more than it is told, Keras does not
@@ -299,7 +357,7 @@ def plateau_scheduler(
 
 def train_epoch(
     head: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimizer,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     log: TrainingLog,
 ) -> dict[str, float]:

@@ -30,9 +30,27 @@ class TrainingLog:
         self.steps_per_epoch = steps_per_epoch
         self.rows: list[dict[str, Any]] = []
         self.epoch_seconds: list[float] = []
+        self.resumed_after: list[int] = []  # epochs
         self._write("w", COLUMNS)
         if source != "cifar10":
             print("trained on the synthetic stand-in, not CIFAR-10", flush=True)
+
+    def state(self) -> dict[str, Any]:
+        """What `resume` needs, as JSON."""
+        return {"rows": self.rows, "epoch_seconds": self.epoch_seconds, "resumed_after": self.resumed_after}
+
+    def resume(self, state: dict[str, Any]) -> int:
+        """Go on from a `state`: write its rows again, and say so.
+
+        Returns:
+            The epochs that are done.
+        """
+        self.rows, self.epoch_seconds = state["rows"], state["epoch_seconds"]
+        self.resumed_after = [*state["resumed_after"], len(self.rows)]
+        for row in self.rows:
+            self._write("a", list(row.values()))
+        print(f"goes on after epoch {len(self.rows)}/{self.epochs} of an interrupted run", flush=True)
+        return len(self.rows)
 
     def start_epoch(self) -> None:
         """Open the epoch's progress bar, which shows only on a terminal."""
@@ -101,19 +119,30 @@ class TrainingLog:
             "validation": {"loss": kept["val_loss"], "accuracy": kept["val_accuracy"]},
         }
 
-    def runtime(self, device: str, threads: int, packages: tuple[str, ...]) -> dict[str, Any]:
-        """Seconds, machine and versions: they differ from run to run, so they stand apart from the results."""
-        return {
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "device": device,
-            "threads": threads,
-            "platform": f"{platform.system()} {platform.machine()}",
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+    def runtime(self, machine: dict[str, Any]) -> dict[str, Any]:
+        """Machine, versions and seconds: they differ from run to run, so they stand apart from the results.
+
+        Args:
+            machine: From `machine`.
+        """
+        return machine | {
             "steps_per_epoch": self.steps_per_epoch,
             "seconds": round(sum(self.epoch_seconds), 3),
             "epoch_seconds": self.epoch_seconds,
+            "resumed_after": self.resumed_after,
         }
+
+
+def machine(device: str, threads: int, packages: tuple[str, ...]) -> dict[str, Any]:
+    """What computes: its kind, how many threads, and the versions of Python and of these packages."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": device,
+        "threads": threads,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+    }
 
 
 def _six_digits(value: float | None) -> float | None:

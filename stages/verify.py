@@ -18,7 +18,7 @@ import yaml
 
 from stages.addresses import METRICS, read_curves
 from stages.compare import COMPARISON_JSON, COMPARISON_MD, DATASET, compare
-from stages.errors import ExpectedError, run_stage
+from stages.errors import ExpectedError, run_program
 from stages.evaluate import summary
 from stages.files import read_arrays, read_json, read_rows
 from stages.markdown import render, results_table
@@ -68,7 +68,8 @@ def main() -> None:
         if len(faults) > SHOWN_FAULTS:
             print(f"        and {len(faults) - SHOWN_FAULTS} more in {check.file}")
     if failed:
-        print(f"{failed} of {len(checks)} checks failed; git diff shows what was edited, dvc repro makes results anew")
+        print(f"{failed} of {len(checks)} checks failed; git diff shows what was edited; dvc repro makes results anew,")
+        print(f"and {README} takes its table from {COMPARISON_MD}")
         sys.exit(1)
     print(f"all {len(checks)} checks passed")
 
@@ -294,4 +295,4 @@ def short(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    run_stage("verify", main)
+    run_program("verify", main)

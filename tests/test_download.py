@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -645,8 +646,8 @@ def test_what_a_killed_run_left_is_removed(official: Path, monkeypatch: pytest.M
 
 def test_an_interrupt_leaves_one_line_and_what_was_received(official: Path, server: FileServer) -> None:
     script = (
-        "from stages import download, errors; import sys\n"
-        "download.ADDRESSES = (sys.argv[1],); errors.run_stage('download', download.main)"
+        "from stages import download, running; import sys\n"
+        "download.ADDRESSES = (sys.argv[1],); running.run_stage('download', download.main)"
     )
     with socket.socket() as half:
         half.bind(("127.0.0.1", 0))
@@ -668,7 +669,7 @@ def test_an_interrupt_leaves_one_line_and_what_was_received(official: Path, serv
             process.send_signal(signal.SIGINT)
             _, messages = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert messages.splitlines()[-1] == "download: interrupted; the same command starts it again"
+    assert messages.splitlines()[-1] == "download: interrupted; the same command goes on"
     assert "Traceback" not in messages
     assert PARTIAL.read_bytes() == sent
     assert_nothing_left()
@@ -704,24 +705,29 @@ def test_a_full_disk_while_downloading_keeps_what_was_received(
 
 
 def test_a_folder_that_cannot_be_written_ends_in_one_line(workdir: Path) -> None:
-    """As another user where root runs the tests, whom no permission stops."""
-    Path("data").mkdir(mode=0o555)
-    workdir.chmod(0o755)
+    """As another user where root runs the tests, whom no permission stops; he cannot reach pytest's own folders."""
     script = (
-        "import os, runpy\n"
-        "from stages import download, errors\n"
+        "import os\n"
+        "from stages import download, running\n"
         "if os.getuid() == 0:\n"
         "    os.setuid(65534)\n"
-        "errors.run_stage('download', download.main)"
+        "running.run_stage('download', download.main)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copy(workdir / "params.yaml", folder)
+        for place, mode in ((folder / ".locks", 0o777), (folder / "data", 0o555), (folder, 0o755)):
+            place.mkdir(exist_ok=True)
+            place.chmod(mode)
+        result = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith("download: data/raw")

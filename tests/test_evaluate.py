@@ -21,7 +21,7 @@ from stages.architectures import keras_cnn, resnet18
 from stages.augmentation import draw
 from stages.dataset import Images
 from stages.errors import WAY_BACK
-from stages.errors import run_stage as ending
+from stages.errors import run_program as ending
 from stages.files import write_json
 from stages.randomness import generator
 from tests.stage_runs import change_parameters, run_stage

@@ -44,8 +44,8 @@ def exact(keras: Any, fast: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iter
     loss after 25 steps, as much as a learning rate that is 1 % off. In float64 it stays below a millionth of that.
     """
 
-    def in_float64(_: Any, batches: Any, steps: int) -> Any:
-        return ((pixels / np.float64(255), np.eye(10)[labels]) for pixels, labels in batches())
+    def in_float64(_: Any, batches: Any, batch_size: int, steps: int) -> Any:
+        return ((pixels / np.float64(255), np.eye(10)[labels]) for pixels, labels in batches(batch_size))
 
     monkeypatch.setattr(train_keras_cnn, "feed", in_float64)
     monkeypatch.setattr(fast, "STEPS_AT_ONCE", 1)
@@ -54,6 +54,21 @@ def exact(keras: Any, fast: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iter
     yield
     for setting in (keras.config.set_floatx, keras.config.set_dtype_policy):
         setting("float32")
+
+
+@pytest.fixture(autouse=True)
+def same_numbers(keras: Any, fast: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras's own dropout after a pooling takes the numbers that the fused layer takes."""
+    own = keras.layers.Dropout.call
+
+    def call(layer: Any, inputs: Any, training: bool = False) -> Any:
+        if not (training and layer.rate and len(inputs.shape) == 4):
+            return own(layer, inputs, training=training)
+        key = keras.ops.cast(layer.seed_generator.next(), "uint32")
+        kept = fast.uniform(key, keras.ops.shape(inputs), inputs.dtype) >= layer.rate
+        return keras.ops.where(kept, inputs / (1 - layer.rate), 0)
+
+    monkeypatch.setattr(keras.layers.Dropout, "call", call)
 
 
 def pictures() -> Images:
@@ -159,6 +174,38 @@ def test_predicts_and_saves_as_the_network_whose_weights_it_shares(keras: Any, t
     assert np.array_equal(np.asarray(loaded(inputs, training=False)), expected)
 
 
+@pytest.mark.parametrize(
+    ("key", "count", "expected"),
+    [  # published with the generator's reference implementation, Random123
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ],
+)
+def test_the_random_words_are_threefrys(
+    keras: Any, fast: ModuleType, key: tuple[int, int], count: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    words = (keras.ops.convert_to_tensor(np.uint32(word)) for word in (*key, *count))
+    assert tuple(int(word) for word in fast.threefry(*words)) == expected
+
+
+def test_a_dropout_drops_its_share_and_others_at_each_step_and_layer(keras: Any, fast: ModuleType) -> None:
+    kept = []
+    for key in ((5, 0), (5, 1), (6, 0)):
+        numbers = np.asarray(fast.uniform(keras.ops.convert_to_tensor(np.uint32(key)), (64, 16, 16, 32), "float32"))
+        assert numbers.min() >= 0
+        assert numbers.max() < 1
+        kept.append(numbers >= 0.3)
+    # 524,288 numbers: a standard deviation of 0.000 63 of a share of 0.7, and of agreement by chance at 0.58 0.000 68.
+    assert [share.mean() for share in kept] == pytest.approx([0.7] * 3, abs=0.003)
+    for one, other in ((0, 1), (0, 2)):
+        assert (kept[one] == kept[other]).mean() == pytest.approx(0.58, abs=0.003)
+    # Neighbours in any direction are as independent as others.
+    for axis in range(4):
+        shifted = np.roll(kept[0], 1, axis)
+        assert (kept[0] == shifted).mean() == pytest.approx(0.58, abs=0.003)
+
+
 def test_means_and_variances_are_right_far_from_zero(keras: Any, fast: ModuleType) -> None:
     """A difference of squares would keep no digit of this variance in float32, and could make it negative."""
     maps = (1000 + np.random.default_rng(0).normal(0, 0.1, (64, 8, 8, 3))).astype(np.float32)
@@ -172,7 +219,7 @@ def test_means_and_variances_are_right_far_from_zero(keras: Any, fast: ModuleTyp
 def test_a_dataset_is_the_networks_inputs_as_often_as_it_is_asked(fast: ModuleType) -> None:
     images = pictures()
     order = np.random.default_rng(0).permutation(20)
-    data = fast.dataset(lambda: train_keras_cnn.batches(images, order, 8), 3)
+    data = fast.dataset(lambda size: train_keras_cnn.batches(images, order, size), 8, 3)
     assert int(data.cardinality()) == 3
     for _ in range(2):
         inputs, labels = (np.concatenate(parts) for parts in zip(*data.as_numpy_iterator(), strict=True))

@@ -13,7 +13,7 @@ import yaml
 
 from stages import evaluate, split, train_keras_cnn, train_resnet18
 from stages.errors import WAY_BACK, BadParameter, ExpectedError
-from stages.errors import run_stage as ending
+from stages.errors import run_program as ending
 from stages.parameters import TOP_LEVEL_KEYS, Section, load
 from tests.stage_runs import ROOT, change_parameters, run_stage
 
@@ -337,14 +337,14 @@ def test_the_stage_ends_with_one_line_and_leaves_nothing(
     assert result.stderr.count("\n") == 1
     assert result.stderr.rstrip().endswith(WAY_BACK)
     assert result.stdout == ""
-    assert [path.name for path in Path().iterdir()] == ["params.yaml"]
+    assert sorted(path.name for path in Path().iterdir()) == [".locks", "params.yaml"]
 
 
 BUG = """
 from stages import split
-from stages.errors import run_stage
+from stages.errors import run_program
 split.load = lambda schema: 1 / 0
-run_stage("split", split.main)
+run_program("split", split.main)
 """
 
 
@@ -372,7 +372,7 @@ def test_no_error_of_the_programs_own_is_hushed(bug: type[Exception]) -> None:
     [
         (ExpectedError("the archive is empty; get another"), "stage: the archive is empty; get another"),
         (BadParameter("dropout is 7; allowed: 0"), f"stage: dropout is 7; allowed: 0; {WAY_BACK}"),
-        (KeyboardInterrupt(), "stage: interrupted; the same command starts it again"),
+        (KeyboardInterrupt(), "stage: interrupted; the same command goes on"),
         (
             OSError(errno.ENOSPC, "No space left on device", "models/x"),
             "stage: models/x: No space left on device; free some space and run the same command again",

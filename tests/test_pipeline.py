@@ -1,17 +1,15 @@
 """The whole graph through the real `dvc`, on the synthetic stand-in, in a clone of the working tree."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from stages import errors
+from tests.clones import Clone
 from tests.stage_runs import ROOT
 
 pytestmark = pytest.mark.pipeline
@@ -37,41 +35,6 @@ SMALL = {
     "resnet18": {"epochs": 1},
     "evaluate": {"augmented_draws": 2},
 }
-
-
-class Clone:
-    """A git clone with commands run in it as at a prompt."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        # The user's own settings of git and DVC (a cache elsewhere, signed commits) are not what is tested.
-        environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-        environment |= {f"DVC_{kind}_CONFIG_DIR": str(self.folder / ".git" / kind) for kind in ("GLOBAL", "SYSTEM")}
-        variables = {
-            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))
-        }
-        variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=variables | environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
-
-    def ok(self, *command: str, **environment: str) -> str:
-        result = self.run(*command, **environment)
-        assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
-        return result.stdout + result.stderr
-
-    def lock(self) -> dict:
-        return yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"]
-
-    def metrics(self, model: str) -> dict:
-        return json.loads((self.folder / f"metrics/{model}.json").read_text())
 
 
 def stages_run(output: str) -> list[str]:

@@ -19,7 +19,7 @@ from stages.augmentation import augment, draw
 from stages.dataset import Images, Split
 from stages.download import main as download
 from stages.errors import WAY_BACK
-from stages.errors import run_stage as ending
+from stages.errors import run_program as ending
 from stages.parameters import load
 from stages.randomness import derived_seed, generator
 from stages.train_keras_cnn import HISTORY_FILE, MODEL_FILE, RUN_FILE, RUNTIME_FILE, Parameters, dropout_rates
@@ -195,7 +195,7 @@ def test_other_backends_get_scaled_inputs_and_one_hot_labels(images: Images) -> 
     """TensorFlow's are in test_keras_tensorflow.py."""
     order = np.array([5, 0, 25])
     other = mock.Mock(**{"backend.backend.return_value": "torch"})
-    ((inputs, labels),) = train_keras_cnn.feed(other, lambda: train_keras_cnn.batches(images, order, 8), 1)
+    ((inputs, labels),) = train_keras_cnn.feed(other, lambda size: train_keras_cnn.batches(images, order, size), 8, 1)
     assert np.array_equal(inputs, images.pixels[order].astype("float32") / 255)
     assert np.array_equal(labels, np.eye(10, dtype=np.float32)[images.labels[order]])
 
@@ -444,6 +444,23 @@ def test_twice_gives_the_same_bytes_also_in_a_process_of_its_own(work: Path, ker
     change_parameters({"seed": 8})
     train_keras_cnn.main()
     assert HISTORY_FILE.read_bytes() != results[0][0]
+
+
+def test_the_model_file_is_the_same_bytes_for_the_same_model(keras: Any, tmp_path: Path) -> None:
+    """Saved at another time, and built at another place in memory, with what layers share still shared."""
+    files = [tmp_path / "one.keras", tmp_path / "other.keras"]
+    kept = []
+    for file, written in zip(files, ("2026-01-01@00:00:00", "2026-01-02@00:00:00"), strict=True):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(3)
+        model = train_keras_cnn.untrained_model(parameters(filters=[3, 4]).keras_cnn, [0.3, 0.4, 0.4])
+        kept.append(model)  # so that the next one stands elsewhere
+        with mock.patch("keras.src.saving.saving_lib.datetime") as clock:
+            clock.datetime.now.return_value.strftime.return_value = written
+            train_keras_cnn.save(model, file)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    loaded = keras.saving.load_model(files[1], compile=False, safe_mode=True)
+    assert all(np.array_equal(*pair) for pair in zip(loaded.get_weights(), model.get_weights(), strict=True))
 
 
 def test_without_a_validation_part_it_runs_all_epochs_and_keeps_the_last(work: Path, keras: Any) -> None:

@@ -27,7 +27,7 @@ from stages.augmentation import augment, draw
 from stages.dataset import Images, load_images
 from stages.download import main as download
 from stages.errors import WAY_BACK, BadParameter
-from stages.errors import run_stage as ending
+from stages.errors import run_program as ending
 from stages.parameters import load
 from stages.randomness import derived_seed, generator
 from stages.torch_batches import Batches

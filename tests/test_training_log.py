@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.errors import WAY_BACK, BadParameter
-from stages.training_log import COLUMNS, TrainingLog
+from stages.training_log import COLUMNS, TrainingLog, machine
 
 TRAIN = {"loss": 1.25, "accuracy": 0.5}
 VALIDATION = {"loss": 1.5, "accuracy": 0.4}
@@ -167,7 +167,7 @@ def test_a_new_training_starts_a_new_history(log: TrainingLog) -> None:
 
 def test_run_time_and_versions_stand_apart_from_the_results(log: TrainingLog) -> None:
     run_epoch(log)
-    runtime = log.runtime("cpu", 2, ("numpy",))
+    runtime = log.runtime(machine("cpu", 2, ("numpy",)))
     assert set(runtime) == {
         "processor",
         "cores",
@@ -178,7 +178,9 @@ def test_run_time_and_versions_stand_apart_from_the_results(log: TrainingLog) ->
         "steps_per_epoch",
         "seconds",
         "epoch_seconds",
+        "resumed_after",
     }
+    assert runtime["resumed_after"] == []
     assert (runtime["device"], runtime["threads"], runtime["steps_per_epoch"]) == ("cpu", 2, 2)
     assert set(runtime["versions"]) == {"python", "numpy"}
     assert runtime["seconds"] == pytest.approx(sum(runtime["epoch_seconds"]), abs=0.001)

