@@ -2,6 +2,10 @@
 #
 #   make demo     the whole pipeline in minutes, on a synthetic stand-in; the committed results stay as they are
 #   make repro    the real thing: CIFAR-10, both models, the comparison with the paper
+#   make grid     Table 2: the runs of experiments.yaml that are not there yet, collected in metrics/runs.csv; hours
+#                 RUNS='table2-* screen-*' chooses them by name, JOBS=2 runs two at once
+#   make collect  experiments made here, or pulled, into metrics/runs.csv and the comparison
+#   make paper-ref    the git tag `paper`, and one for each cell of Table 2: dvc metrics diff paper
 #   make verify   the committed tables follow from the committed predictions; seconds
 #   make bench    how fast training is, beside the notebook's way, and what the pipeline costs; ten minutes
 #   make kills    both models killed at random moments on real data, and compared with uninterrupted runs; ten minutes
@@ -30,7 +34,7 @@ DEMO = data.source=synthetic data.synthetic.train_images=4000 batch_size=32 kera
        evaluate.augmented_draws=3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo repro verify bench kills test lint lock
+.PHONY: help demo repro grid collect paper-ref verify bench kills test lint lock
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -56,6 +60,20 @@ demo: $(READY)
 repro: $(READY)
 	dvc repro
 	@cat metrics/comparison.md
+
+RUNS ?= table2-*
+JOBS ?= 1
+grid: $(READY)
+	dvc repro split
+	python -m stages.grid $(foreach run,$(RUNS),'$(run)') --jobs $(JOBS); status=$$?; $(MAKE) --no-print-directory collect && exit $$status
+
+collect: $(READY)
+	python -m stages.collect
+	dvc repro --single-item compare
+	dvc repro --single-item plot
+
+paper-ref: $(READY)
+	@python -m stages.paper_ref
 
 verify: $(READY)
 	python -m stages.verify

@@ -13,8 +13,13 @@ DIGITS = {"percent": 2, "nats": 3, "rate": 3, "weights": 0, "images": 0}  # of o
 
 ONE_RUN = """\
 ± is half the 95 % interval that a set of so many images leaves (binomial; about 0.77 points at 80.75 % of 10,000
-images). The luck of a seed comes on top: **one run cannot judge half a point**, and every number of ours here is of
-one run (n = 1). ↳ is a number of ours that is not measured as the paper's was, so it has no difference."""
+images). The luck of a seed comes on top: **one run cannot judge half a point**, so a number of 1 run says no more than
+that; of several runs it is the mean, with their standard deviation (sd). ↳ is a number of ours that is not measured as
+the paper's was, or not run so, and has no difference."""
+READINGS = """\
+The text prints a batch size and a dropout rate for each of these rows, and the notebook has no trace of them. A reading
+is what our runs have otherwise than Table 1's; its distance is the mean absolute difference over the rows that were
+run. Runs of fewer epochs sort the readings out, and answer nothing."""
 CURVES = """\
 Absolute differences, epoch by epoch. A validation curve jumps from one epoch to the next, in the paper and here, so
 that two runs of one configuration lie apart as well."""
@@ -29,11 +34,13 @@ def render(comparison: Json) -> str:
     sections = ["# The paper's numbers beside ours", *warnings(models)]
     if compared := [f"{model['title']} (seed {model['seed']})" for model in models if not model["warning"]]:
         sections += [
-            f"One run each on CIFAR-10: {', '.join(compared)}. Where each fact is from: data/paper/numbers.yaml.",
+            f"On CIFAR-10: {', '.join(compared)}, and the runs of metrics/runs.csv. "
+            "Where each fact is from: data/paper/numbers.yaml.",
             "## The numbers that the paper prints as results",
             answered(comparison["results"]),
             results_table(comparison),
             ONE_RUN,
+            *grids(comparison["grids"]),
             "## Further numbers",
             numbers_table(comparison["details"]),
             "## The paper's curves, epoch by epoch",
@@ -87,14 +94,71 @@ def numbers_table(rows: list[Json]) -> str:
                 printed(row["paper"], row["unit"]),
                 measured(row["ours"], row["unit"], row["uncertainty"]),
                 signed(row["difference"], row["unit"]),
+                runs_behind(row, row["unit"]),
                 "; ".join(remarks + reasons(row)),
             ]
         )
-        lines += [
-            ["", f"↳ {other['what']}", "", measured(other["ours"], row["unit"], other["uncertainty"]), "", ""]
-            for other in row["beside"]
-        ]
-    return table(["where", "what", "paper", "ours", "difference", "what the paper's number really is"], lines)
+        for other in row["beside"]:
+            number = measured(other["ours"], row["unit"], other["uncertainty"])
+            lines.append(["", f"↳ {other['what']}", "", number, "", runs_behind(other, row["unit"]), ""])
+    return table(["where", "what", "paper", "ours", "difference", "runs", "what the paper's number really is"], lines)
+
+
+def runs_behind(number: Json, unit: str) -> str:
+    """How many runs of ours are behind a number, and how far apart they lie."""
+    spread = "" if number["spread"] is None else f" (sd {number['spread']:.{DIGITS[unit]}f})"
+    return f"{number['runs']}{spread}" if number["runs"] else NOTHING
+
+
+def grids(found: list[Json]) -> list[str]:
+    """For each grid, which of its readings comes nearest, and every reading's numbers."""
+    sections = []
+    for grid in found:
+        sections += [f"## {grid['where']}: which reading?", READINGS, finding(grid), readings_table(grid)]
+    return sections
+
+
+def finding(grid: Json) -> str:
+    """Which reading comes nearest, how near, and whether any reaches the paper's highest accuracy."""
+    nearest = next((reading for reading in grid["readings"] if reading["reading"] == grid["nearest"]), None)
+    highest = grid["highest"]
+    if nearest is None or highest is None:
+        return "No run of it in full yet."
+    rates = [row for row in grid["rows"] if row["unit"] == "percent"]
+    missing = [row["what"] for row in rates if nearest["numbers"][row["id"]] is None]
+    text = (
+        f"**Nearest in full: {nearest['reading']}**, {nearest['distance']['percent']:.2f} points and "
+        f"{nearest['distance']['nats']:.3f} nats from the paper over {nearest['cells']} of {len(rates)} cells."
+    )
+    if missing:
+        text += f" Not run yet: {'; '.join(missing)}."
+    verdict = "which reaches" if highest["ours"] >= grid["highest_of_paper"] else "and none reaches"
+    return (
+        f"{text} The highest test accuracy of all runs is {highest['ours']:.2f} % ({highest['reading']}), "
+        f"{verdict} the paper's {grid['highest_of_paper']:g} %."
+    )
+
+
+def readings_table(grid: Json) -> str:
+    """A reading a line, nearest first: ours and the difference for each accuracy, and the distances."""
+    rates = [row for row in grid["rows"] if row["unit"] == "percent"]
+    losses = [row for row in grid["rows"] if row["unit"] == "nats"]
+    lines = []
+    for reading in grid["readings"]:
+        cells = []
+        for rate, loss in zip(rates, losses, strict=True):
+            found = [(row, reading["numbers"][row["id"]]) for row in (rate, loss)]
+            texts = [
+                f"{measured(number['ours'], row['unit'])} ({signed(number['difference'], row['unit']).split()[0]})"
+                for row, number in found
+                if number
+            ]
+            cells.append("<br>".join(texts) or NOTHING)
+        runs = sum(number["runs"] for row in rates if (number := reading["numbers"][row["id"]]))
+        distance = f"{reading['distance']['percent']:.2f} points, {reading['distance']['nats']:.3f}"
+        lines.append([reading["reading"], "yes" if reading["in_full"] else "no", str(runs), distance, *cells])
+    names = [row["what"].removesuffix(", test accuracy") for row in rates]
+    return table(["reading", "in full", "runs", "distance", *names], lines)
 
 
 def curves_table(rows: list[Json]) -> str:

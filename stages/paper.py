@@ -22,12 +22,29 @@ Value = int | float
 
 
 class Configuration(Section):
-    """The parameters under which rows hold; `free` are patterns of keys that may have any value."""
+    """The parameters under which rows hold; `free` are patterns of keys that may have any value.
+
+    One with a `grid` is a cell of it: the paper says its `parameters` alone, and the rest is the grid's readings'.
+    """
 
     model: str
     parameters: dict[str, Any]
     free: list[str] = Field(default_factory=list)
-    open: str = ""
+    grid: str = ""
+
+
+class Grid(Section):
+    """A table over some parameters, the `axes`, whose other settings the paper leaves open.
+
+    A reading of it is what runs have otherwise than the configuration `base`, or `base_is`; it is one in full where no
+    key of `in_full` is among that.
+    """
+
+    where: str
+    base: str
+    base_is: str
+    axes: list[str]
+    in_full: list[str]
 
 
 class Row(Section):
@@ -101,6 +118,7 @@ class Numbers(Section):
     sources: dict[str, str]
     models: dict[str, str]
     configurations: dict[str, Configuration]
+    grids: dict[str, Grid]
     results: Annotated[list[Number], Field(min_length=1)]
     details: list[Number]
     lists: list[NumberList]
@@ -121,6 +139,10 @@ class Numbers(Section):
             _require(row.known_from, self.sources, f"{row.id}: known_from")
         for name, configuration in self.configurations.items():
             _require(configuration.model, self.models, f"{name}: model")
+            if configuration.grid:
+                _require(configuration.grid, self.grids, f"{name}: grid")
+        for name, grid in self.grids.items():
+            _require(grid.base, self.configurations, f"{name}: base")
         for setting in self.settings:
             _require(setting.model, {*self.models, "dataset"}, f"{setting.id}: model")
         return self

@@ -1,12 +1,13 @@
 """Draw the figures of metrics/figures from the tables and predictions in metrics: no model and no data set is needed.
 
 The samples are the first images of the training and of the test set, so that nobody picked them. Behind our curves
-stand the paper's own (its Figures 1 and 2, read from the notebook behind them). On the synthetic stand-in every figure
-says so, and the paper's curves are left out.
+stand the paper's own (its Figures 1 and 2, read from the notebook behind them). The grid of its Table 2 comes from the
+comparison, which knows what was run of it. On the synthetic stand-in every figure says so, and the paper's curves and
+points are left out.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import style
@@ -47,6 +48,12 @@ OURS_TRAIN = {"color": BLUE, "linestyle": "-", "linewidth": 1.2, "marker": "o", 
 OURS_VALIDATION = {"color": RED, "linestyle": "-", "linewidth": 1.2, "marker": "^", "markersize": 4}
 PAPER_TRAIN = {"color": "#7FB8D8", "linestyle": "--", "linewidth": 3}
 PAPER_VALIDATION = {"color": "#EBA67F", "linestyle": ":", "linewidth": 3}
+POINTS = (  # of a grid, for the values of its first axis
+    {"linestyle": "-", "linewidth": 1.4, "marker": "o", "markersize": 6},
+    {"linestyle": "--", "linewidth": 1.4, "marker": "s", "markersize": 6},
+)
+ASIDE = (-0.004, 0.004)  # so that their bars do not cover one another
+READING_COLOURS = (RED, BLUE, GREEN, "#8A6D00", "#7A4B94")  # of a grid, the nearest first
 KEPT = {"color": "black", "linestyle": "-.", "linewidth": 1}
 
 # Inches and points that are read well at a README's width, about 900 pixels.
@@ -86,6 +93,10 @@ def main() -> None:
             save(f"confusion_{name}", draw_confusion(model, probabilities, labels, classes, source))
             images = samples["test_images"]
             save(f"predictions_{name}", draw_predictions(model, images, probabilities, labels, classes, source))
+
+        for grid in read_json(METRICS / "comparison.json")["grids"]:
+            if grid["nearest"]:
+                save(f"grid_{grid['id']}", draw_grid(grid))
 
 
 def draw_class_distribution(rows: list[dict[str, str]], source: str) -> Figure:
@@ -229,6 +240,55 @@ def draw_predictions(
         show_image(axes, image)
         axes.set_title(f"{mark} {classes[predicted]} {row[predicted]:.0%}\ntrue: {classes[label]}", color=color)
     return figure
+
+
+def draw_grid(grid: dict[str, Any]) -> Figure:
+    """Accuracy and loss over the two axes of a grid: the paper's points beside those of each reading run in full.
+
+    Args:
+        grid: An element of `grids` in metrics/comparison.json.
+
+    Returns:
+        Two panels with the second axis to the right, the first one as kinds of points, and a small dot for each run
+        where a point is the mean of several.
+    """
+    first, second = grid["axes"]
+    values = sorted({row["at"][0] for row in grid["rows"]})
+    figure = new_figure(f"{grid['where']}: the paper's numbers beside ours", 9, 5.6, "cifar10")
+    titles = {"percent": "test accuracy (%), ± what the test images leave open", "nats": "test loss (nats)"}
+    for axes, (unit, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        rows = sorted((row for row in grid["rows"] if row["unit"] == unit), key=lambda row: row["at"])
+        for value, kind, aside in zip(values, POINTS, ASIDE, strict=False):
+            cells = [row for row in rows if row["at"][0] == value]
+            places = [row["at"][1] for row in cells]
+            printed = [row["paper"] for row in cells]
+            axes.plot(places, printed, color="black", label=f"paper, {first} {value}", **kind)
+            readings = [reading for reading in grid["readings"] if reading["in_full"]]
+            for reading, color in zip(readings, READING_COLOURS, strict=False):
+                points = {row["at"][1] + aside: reading["numbers"][row["id"]] for row in cells}
+                label = f"ours, {first} {value}: {reading['reading']}"
+                draw_points(axes, points, color=color, label=label, **kind)
+        axes.set_xticks(sorted({row["at"][1] for row in rows}))
+        axes.margins(x=0.2)
+        axes.set_xlabel(second)
+        axes.set_title(title)
+        axes.grid()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1, frameon=False)
+    return figure
+
+
+def draw_points(axes: Axes, points: dict[float, Any], **style_of_points: Any) -> None:
+    """Numbers of ours by their place, but those that were not run; a dot for each run where there are several."""
+    run = {place: number for place, number in points.items() if number}
+    if not run:
+        return
+    means = [number["ours"] for number in run.values()]
+    bars = [number["uncertainty"] or 0 for number in run.values()]
+    axes.errorbar(list(run), means, bars, **style_of_points)
+    for place, number in run.items():
+        if len(number["values"]) > 1:
+            seeds = [place] * len(number["values"])
+            axes.plot(seeds, number["values"], ".", color=style_of_points["color"], markersize=4)
 
 
 def new_figure(title: str, width: float, height: float, source: str) -> Figure:

@@ -5,7 +5,6 @@ to what it was made from, makes the comparison with the paper anew, and compares
 dvc.lock recorded. A line a check; status 1 where one failed.
 """
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +19,23 @@ from stages.addresses import METRICS, read_curves
 from stages.compare import COMPARISON_JSON, COMPARISON_MD, DATASET, compare
 from stages.errors import ExpectedError, run_program
 from stages.evaluate import summary
+from stages.experiments import (
+    EXPERIMENTS,
+    HISTORIES,
+    LOCK,
+    RUNS,
+    Json,
+    Origin,
+    all_runs,
+    differing,
+    flat,
+    load_experiments,
+    md5_of,
+    origin,
+    read_lock,
+    read_runs,
+    same_origin,
+)
 from stages.files import read_arrays, read_json, read_rows
 from stages.markdown import render, results_table
 from stages.paper import Numbers, load_numbers
@@ -27,7 +43,6 @@ from stages.parameters import PARAMETERS_FILE
 from stages.scoring import report, score
 
 README = Path("README.md")
-LOCK = Path("dvc.lock")
 DISTRIBUTION = METRICS / "class_distribution.csv"
 TABLE_BEGINS, TABLE_ENDS = "<!-- results -->", "<!-- /results -->"
 
@@ -95,6 +110,7 @@ def all_checks(numbers: Numbers) -> list[Check]:
     return [
         *checks,
         Check(predictions_file(models[-1]), "the labels of the other models", partial(labels, models)),
+        Check(RUNS, "runs of experiments.yaml, of this code and data, with their histories' results", collected),
         Check(COMPARISON_JSON, "the comparison, made again", partial(comparison, again)),
         Check(COMPARISON_MD, "the comparison, written again", partial(comparison_text, again)),
         Check(README, "the comparison's table", partial(readme_table, again)),
@@ -143,29 +159,64 @@ def parameters(model: str) -> Pair:
 def run_record(model: str) -> Pair:
     """What a run recorded of its images (from the split) and of its results (from its history)."""
     run, counts = read_json(run_file(model)), read_distribution()
-    history = read_curves(METRICS / "history" / f"{model}.csv")
     train, validation = sum(counts["train"]), sum(counts["validation"])
     if run["parameters"][model].get("validation") == "test":  # then nothing is held out
         train, validation = train + validation, sum(counts["test"])
-    last = max(history["train_loss"])
-    best = best_epoch(run, history["val_loss"], last)
+    patience = run["parameters"][model]["early_stopping_patience"]
+    history = METRICS / "history" / f"{model}.csv"
     expected = {
         "data": {"train_images": train, "validation_images": validation},
-        "epochs": last,
-        "best_epoch": best,
-        "train": {"loss": history["train_loss"][last], "accuracy": history["train_accuracy"][last]},
-        "validation": {"loss": history["val_loss"].get(best), "accuracy": history["val_accuracy"].get(best)},
+        **results_of(history, stops=patience is not None, recorded=run["best_epoch"]),
     }
     return expected, {name: run[name] for name in expected}
 
 
-def best_epoch(run: dict[str, Any], val_loss: dict[int, float], last: int) -> int:
-    """The epoch whose weights are kept: the last one, or with early stopping that of the lowest validation loss."""
-    if not val_loss or run["parameters"][run["model"]]["early_stopping_patience"] is None:
-        return last
-    lowest = [epoch for epoch, loss in val_loss.items() if loss == min(val_loss.values())]
-    # The six digits of the history may show a tie where the training saw none.
-    return run["best_epoch"] if run["best_epoch"] in lowest else lowest[0]
+def results_of(history: Path, stops: bool, recorded: int) -> Json:
+    """What follows from a history: epochs and best epoch, the last one's training and the best one's validation.
+
+    Args:
+        history: The table.
+        stops: Whether early stopping was on: then the weights of the lowest validation loss are kept, else the last.
+        recorded: The best epoch that the run recorded: the six digits of the history may show a tie where the training
+            saw none.
+    """
+    curves = read_curves(history)
+    val_loss, last = curves["val_loss"], max(curves["train_loss"])
+    lowest = [epoch for epoch, loss in val_loss.items() if loss == min(val_loss.values())] if stops else []
+    best = recorded if recorded in lowest else (lowest or [last])[0]
+    return {
+        "epochs": last,
+        "best_epoch": best,
+        "train": {"loss": curves["train_loss"][last], "accuracy": curves["train_accuracy"][last]},
+        "validation": {"loss": val_loss.get(best), "accuracy": curves["val_accuracy"].get(best)},
+    }
+
+
+def collected() -> Pair:
+    """Each row of the collected runs: where it is from, what it was run with, and what its history says of it."""
+    experiments, lock = load_experiments(), read_lock()
+    runs, source = all_runs(experiments), read_json(DATASET)["source"]
+    expected: Json = {"histories": sorted(path.stem for path in HISTORIES.glob("*"))}
+    found: Json = {"histories": sorted(row["name"] for row in read_runs())}
+    for row in read_runs():
+        name, model = row["name"], row["model"]
+        wanted = origin(lock, model)
+        is_wanted = same_origin(Origin(row["code"], row["data"]), wanted, experiments)
+        history = results_of(
+            HISTORIES / f"{name}.csv",
+            stops=row.get(f"{model}.early_stopping_patience") is not None,
+            recorded=row["best_epoch"],
+        )
+        expected[name] = {"source": source, "origin": list(wanted), "other parameters": [], **flat(history)}
+        run = runs.get(name)
+        other = differing(run, row) if run else [f"{EXPERIMENTS} does not name it"]
+        found[name] = {
+            "source": row["source"],
+            "origin": list(wanted) if is_wanted else [row["code"], row["data"]],
+            "other parameters": other,
+            **{key: row.get(key) for key in flat(history)},
+        }
+    return expected, found
 
 
 def distributions(model: str) -> Pair:
@@ -230,18 +281,9 @@ def lock() -> Pair:
     outs = {Path(out["path"]): out["md5"] for stage in stages for out in stage.get("outs", [])}
     expected = {path.as_posix(): md5 for path, md5 in outs.items() if METRICS in path.parents}
     present = {path for path in METRICS.rglob("*") if path.is_file() and not path.name.startswith(".")}
-    strangers = {path for path in present if not {path, *path.parents} & outs.keys()}
+    strangers = {path for path in present if not {path, *path.parents} & {*outs, RUNS, HISTORIES}}
     found = {path: md5_of(Path(path)) for path in expected if Path(path).exists()}
     return expected, found | {path.as_posix(): "a file that no stage made" for path in sorted(strangers)}
-
-
-def md5_of(path: Path) -> str:
-    """A file's or a folder's MD5 sum as DVC forms it: a folder's is that of the JSON list of its files."""
-    if path.is_file():
-        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    listing = json.dumps([{"md5": md5_of(path / file), "relpath": file} for file in files])
-    return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def read_predictions(model: str) -> Predictions:

@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from tests.stage_runs import ROOT
 
 
 class Clone:
@@ -16,21 +20,29 @@ class Clone:
         self.folder = folder
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        # The user's own settings of git and DVC (a cache elsewhere, signed commits) are not what is tested.
-        environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-        environment |= {f"DVC_{kind}_CONFIG_DIR": str(self.folder / ".git" / kind) for kind in ("GLOBAL", "SYSTEM")}
-        variables = {
-            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))
-        }
-        variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
         return subprocess.run(
             command,
             cwd=self.folder,
-            env=variables | environment,
+            env=self.environment(**environment),
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
         )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """A command's variables: the user's own settings of git and DVC (signed commits) are not what is tested."""
+        variables = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))
+        }
+        variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+        variables |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        variables |= {f"DVC_{kind}_CONFIG_DIR": str(self.folder / ".git" / kind) for kind in ("GLOBAL", "SYSTEM")}
+        return variables | more
+
+    def commit(self, message: str) -> None:
+        """Commit all that there is."""
+        self.ok("git", "add", "--all")
+        self.ok("git", "commit", "--quiet", "--message", message)
 
     def ok(self, *command: str, **environment: str) -> str:
         result = self.run(*command, **environment)
@@ -42,3 +54,26 @@ class Clone:
 
     def metrics(self, model: str) -> dict:
         return json.loads((self.folder / f"metrics/{model}.json").read_text())
+
+
+def copy_of_the_tree(folder: Path, parameters: dict[str, dict[str, Any]]) -> Clone:
+    """The working tree, uncommitted files included, as a repository without a commit, with some parameters changed."""
+    clone = Clone(folder)
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listing.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, changes in parameters.items():
+        content[section] |= changes
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    clone.ok("git", "init", "--quiet")
+    clone.ok("git", "config", "user.name", "A tester")
+    clone.ok("git", "config", "user.email", "tester@example.org")
+    return clone

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from stages import compare
+from stages.experiments import HISTORIES, RUNS, flat, origin, recorded_parameters, write_runs
 from stages.files import read_json, write_json, write_rows
 from stages.markdown import results_table
 from stages.scoring import report, score
@@ -107,6 +108,8 @@ def write_results(sources: dict[str, str] | None = None) -> None:
     write_model("resnet18", sources["resnet18"], "figure2_resnet18.csv", 20, (11_181_642,) * 2, (50_000, 10_000))
     parameters = {**PARAMETERS["keras_cnn"], **PARAMETERS["resnet18"], "split": SPLIT}
     Path("params.yaml").write_text(yaml.safe_dump(parameters))
+    Path("experiments.yaml").write_text("configurations: {}\nsame_results: {}\n")
+    write_runs([])
     settle()
 
 
@@ -123,11 +126,29 @@ def write_lock() -> None:
     outs = [
         {"path": path.as_posix(), "hash": "md5", "md5": hashlib.md5(path.read_bytes()).hexdigest()}
         for path in sorted(Path("metrics").rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != RUNS and HISTORIES not in path.parents
     ]
     model = {"path": "models/keras_cnn.keras", "hash": "md5", "md5": "0" * 32}  # not in a plain clone
-    lock = {"schema": "2.0", "stages": {"everything": {"cmd": "true", "outs": [model, *outs]}}}
-    Path("dvc.lock").write_text(yaml.safe_dump(lock))
+    stages = {"everything": {"cmd": "true", "outs": [model, *outs]}}
+    for stage, code in (("train_keras_cnn", "a" * 32), ("evaluate@keras_cnn", "b" * 32)):
+        paths = {f"stages/{stage[:5]}.py": code, "data/processed/test_images.npy": "c" * 32}
+        stages[stage] = {"cmd": "true", "deps": [{"path": path, "md5": md5} for path, md5 in paths.items()]}
+    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+
+def add_run() -> None:
+    """A run of another seed and dropout rate in metrics/runs.csv, with the history of the first."""
+    record, scores = (read_json(Path(f"metrics/{folder}keras_cnn.json")) for folder in ("runs/", ""))
+    set_ = ["dropout=0.4"]
+    configuration = {"model": "keras_cnn", "seeds": [8], "set": set_}
+    Path("experiments.yaml").write_text(yaml.safe_dump({"configurations": {"more": configuration}, "same_results": {}}))
+    made_from = origin(yaml.safe_load(Path("dvc.lock").read_text()), "keras_cnn")
+    parameters = recorded_parameters(record) | {"seed": 8, "dropout": 0.4}
+    row = {"name": "more-seed8", "model": "keras_cnn", "overrides": " ".join(set_), **made_from._asdict()}
+    write_runs([row | flat(scores) | parameters])
+    HISTORIES.mkdir()
+    (HISTORIES / "more-seed8.csv").write_bytes(Path("metrics/history/keras_cnn.csv").read_bytes())
+    settle()
 
 
 def write_model(

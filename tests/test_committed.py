@@ -17,7 +17,8 @@ from dvc.repo import Repo
 from dvc.stage.serialize import to_single_stage_lockfile
 from dvc.utils.serialize import load_yaml, modify_yaml
 
-from stages.verify import TABLE_BEGINS, TABLE_ENDS, md5_of
+from stages.experiments import md5_of
+from stages.verify import TABLE_BEGINS, TABLE_ENDS
 from tests.clones import Clone
 from tests.stage_runs import ROOT
 

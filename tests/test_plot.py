@@ -35,6 +35,35 @@ FIGURES = [
     "samples.png",
 ]
 
+AT = [(64, 0.3), (64, 0.4), (128, 0.3), (128, 0.4)]
+PRINTED = {"percent": [85.2, 85.8, 84.5, 85.1], "nats": [0.477, 0.467, 0.493, 0.482]}
+MEASURED = {"percent": [83.0, 83.5, 82.0, 82.5], "nats": [0.5, 0.51, 0.52, 0.53]}
+GRID = {  # as metrics/comparison.json has it: a reading with two seeds, one with one cell, and one that was cut short
+    "id": "table2",
+    "where": "Table 2",
+    "axes": ["batch_size", "dropout"],
+    "nearest": "flips",
+    "rows": [
+        {"id": f"{at} {unit}", "unit": unit, "paper": value, "at": at}
+        for unit, values in PRINTED.items()
+        for at, value in zip(AT, values, strict=True)
+    ],
+    "readings": [
+        {
+            "reading": reading,
+            "in_full": reading != "short",
+            "numbers": {
+                f"{at} {unit}": {"ours": value, "uncertainty": 0.7, "values": [value - 0.1, value + 0.1][:runs]}
+                if cells is None or at in cells
+                else None
+                for unit, values in MEASURED.items()
+                for at, value in zip(AT, values, strict=True)
+            },
+        }
+        for reading, cells, runs in (("flips", None, 2), ("as Table 1", [(64, 0.3)], 1), ("short", None, 1))
+    ],
+}
+
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (25, 32, 32, 3), dtype=np.uint8)
 LABELS = GENERATOR.permutation(np.arange(500) % 10).astype(np.uint8)
@@ -267,6 +296,30 @@ def test_predictions_are_marked_right_in_green_and_wrong_in_red() -> None:
         assert contrast(to_rgb(axes.title.get_color()), (1, 1, 1)) > 4.5
 
 
+def test_the_grid_has_the_papers_points_and_ours_by_both_axes() -> None:
+    figure = plot.draw_grid(GRID)
+    for axes, unit in zip(figure.axes, ("percent", "nats"), strict=True):
+        lines = {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
+        paper, ours = PRINTED[unit], MEASURED[unit]
+        assert lines["paper, batch_size 64"].get_xydata().tolist() == [[0.3, paper[0]], [0.4, paper[1]]]
+        assert lines["paper, batch_size 128"].get_xydata().tolist() == [[0.3, paper[2]], [0.4, paper[3]]]
+        bars = {bar.get_label(): bar.lines[0] for bar in axes.containers}
+        assert set(bars) == {
+            "ours, batch_size 64: flips",
+            "ours, batch_size 128: flips",
+            "ours, batch_size 64: as Table 1",
+        }
+        assert bars["ours, batch_size 128: flips"].get_ydata().tolist() == ours[2:]
+        assert bars["ours, batch_size 64: flips"].get_xdata().tolist() == pytest.approx([0.3, 0.4], abs=0.01)
+        dots = [tuple(line.get_ydata()) for line in axes.get_lines() if line.get_marker() == "."]
+        assert sorted(dots) == sorted((value - 0.1, value + 0.1) for value in ours)
+
+
+def test_the_grid_is_drawn_once_there_is_a_run_of_it(workspace: Path) -> None:
+    (workspace / "metrics" / "comparison.json").write_text(json.dumps({"grids": [GRID]}))
+    assert "grid_table2.png" in drawn(workspace)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory that holds all that the stage reads, of the stand-in."""
@@ -283,6 +336,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         test_images=IMAGES[:10],
         test_labels=LABELS[:10],
     )
+    (metrics / "comparison.json").write_text(json.dumps({"grids": [GRID | {"nearest": None, "readings": []}]}))
     write_csv(metrics / "class_distribution.csv", DISTRIBUTION)
     for name in ("keras_cnn", "resnet18"):
         rows = [

@@ -12,7 +12,7 @@ import yaml
 
 from stages import verify
 from stages.files import read_arrays, read_json, read_rows, write_json, write_rows
-from tests.made_up_results import change_json, settle, write_lock, write_results
+from tests.made_up_results import add_run, change_json, settle, write_lock, write_results
 
 Tampering = Callable[[], object]
 
@@ -201,6 +201,56 @@ def test_tampering_is_caught(tamper: Tampering, file: str, capsys: pytest.Captur
     assert status == 1
     assert [line for line in lines if line.startswith(f"FAILED: {file}: ")], lines
     assert "checks failed" in lines[-2]
+
+
+HISTORY_OF_A_RUN = "metrics/experiments/more-seed8.csv"
+OF_COLLECTED_RUNS = {
+    "epochs": in_table("metrics/runs.csv", 0, "epochs", "49"),
+    "best epoch": in_table("metrics/runs.csv", 0, "best_epoch", "44"),
+    "validation accuracy": in_table("metrics/runs.csv", 0, "validation.accuracy", "0.9"),
+    "training loss": in_table("metrics/runs.csv", 0, "train.loss", "0.1"),
+    "source": in_table("metrics/runs.csv", 0, "source", "synthetic"),
+    "code": in_table("metrics/runs.csv", 0, "code", "0123456789ab"),
+    "data": in_table("metrics/runs.csv", 0, "data", "0123456789ab"),
+    "dropout": in_table("metrics/runs.csv", 0, "dropout", "0.3"),
+    "seed": in_table("metrics/runs.csv", 0, "seed", "9"),
+    "its name": in_table("metrics/runs.csv", 0, "name", "more-seed9"),
+    "its configuration is gone": in_text("experiments.yaml", "more:", "other:"),
+    "an epoch of its history": in_table(HISTORY_OF_A_RUN, 49, "train_loss", "0.1"),
+    "no history": lambda: Path(HISTORY_OF_A_RUN).unlink(),
+    "a history of no run": lambda: Path("metrics/experiments/other-seed8.csv").write_text("epoch\n"),
+    "no table": lambda: Path("metrics/runs.csv").unlink(),
+}
+
+
+def test_collected_runs_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    add_run()
+    status, lines = verified(capsys)
+    assert (status, [line for line in lines if line.startswith("FAILED")]) == (0, [])
+
+
+@pytest.mark.parametrize("tamper", OF_COLLECTED_RUNS.values(), ids=OF_COLLECTED_RUNS)
+def test_tampering_with_collected_runs_is_caught(tamper: Tampering, capsys: pytest.CaptureFixture[str]) -> None:
+    add_run()
+    tamper()
+    status, lines = verified(capsys)
+    assert status == 1
+    assert [line for line in lines if line.startswith("FAILED: metrics/runs.csv: ")], lines
+
+
+def test_a_collected_test_accuracy_is_what_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    add_run()
+    in_table("metrics/runs.csv", 0, "test.accuracy", "0.9")()
+    status, lines = verified(capsys)
+    assert status == 1
+    assert [line for line in lines if line.startswith("FAILED: metrics/comparison.json: ")], lines
+
+
+def test_code_with_the_same_results_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    add_run()
+    in_table("metrics/runs.csv", 0, "code", "0123456789ab")()
+    in_text("experiments.yaml", "same_results: {}", 'same_results: {"0123456789ab": two epochs gave equal weights}')()
+    assert verified(capsys)[0] == 0
 
 
 LOCKED = {
