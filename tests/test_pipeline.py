@@ -2,15 +2,13 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
 import yaml
 
 from stages import errors
-from tests.clones import Clone
-from tests.stage_runs import ROOT
+from tests.clones import Clone, copy_working_tree
 
 pytestmark = pytest.mark.pipeline
 
@@ -45,16 +43,7 @@ def stages_run(output: str) -> list[str]:
 def repository(tmp_path_factory) -> tuple[Clone, str]:
     """The working tree, uncommitted files included, committed with small parameters and reproduced; and the output."""
     clone = Clone(tmp_path_factory.mktemp("pipeline") / "a clone")
-    tree = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, tree.stdout.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (clone.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, clone.folder / name)
+    copy_working_tree(clone.folder)
     parameters = yaml.safe_load((clone.folder / "params.yaml").read_text())
     for section, changes in SMALL.items():
         parameters[section] |= changes
