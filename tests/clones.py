@@ -56,23 +56,29 @@ class Clone:
         return json.loads((self.folder / f"metrics/{model}.json").read_text())
 
 
-def copy_of_the_tree(folder: Path, parameters: dict[str, dict[str, Any]]) -> Clone:
-    """The working tree, uncommitted files included, as a repository without a commit, with some parameters changed."""
-    clone = Clone(folder)
-    listing = subprocess.run(
+def copy_working_tree(folder: Path) -> None:
+    """Copy what git tracks or would take up, as it stands in the working tree, uncommitted changes included."""
+    tree = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         check=True,
     )
-    for name in filter(None, listing.stdout.decode().split("\0")):
+    for name in filter(None, tree.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    content = yaml.safe_load((folder / "params.yaml").read_text())
+
+
+def new_repository(folder: Path, parameters: dict[str, dict[str, Any]]) -> Clone:
+    """The working tree as a repository without a commit, with some parameters changed."""
+    copy_working_tree(folder)
+    path = folder / "params.yaml"
+    content = yaml.safe_load(path.read_text())
     for section, changes in parameters.items():
         content[section] |= changes
-    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    clone = Clone(folder)
     clone.ok("git", "init", "--quiet")
     clone.ok("git", "config", "user.name", "A tester")
     clone.ok("git", "config", "user.email", "tester@example.org")

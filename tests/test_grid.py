@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.clones import Clone, copy_of_the_tree
+from tests.clones import Clone, new_repository
 
 pytestmark = pytest.mark.pipeline
 
@@ -37,7 +37,7 @@ SECONDS = 120  # for what takes a few
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """The working tree with a small stand-in and no collected runs, its Keras CNN trained; not to be changed."""
-    clone = copy_of_the_tree(tmp_path_factory.mktemp("grid") / "origin", SMALL)
+    clone = new_repository(tmp_path_factory.mktemp("grid") / "origin", SMALL)
     (clone.folder / "experiments.yaml").write_text(yaml.safe_dump(EXPERIMENTS, sort_keys=False))
     (clone.folder / "metrics/runs.csv").write_text("name\n")
     shutil.rmtree(clone.folder / "metrics/experiments", ignore_errors=True)

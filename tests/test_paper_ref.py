@@ -7,7 +7,7 @@ import pytest
 
 from stages.paper import load_numbers
 from stages.paper_ref import tags
-from tests.clones import Clone, copy_of_the_tree
+from tests.clones import Clone, new_repository
 from tests.stage_runs import ROOT
 
 CELLS = [f"paper-table2-{batch}-{dropout}" for batch in (64, 128) for dropout in (0.3, 0.4)]
@@ -16,7 +16,7 @@ CELLS = [f"paper-table2-{batch}-{dropout}" for batch in (64, 128) for dropout in
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """The working tree, committed as it is, with the tags."""
-    clone = copy_of_the_tree(tmp_path_factory.mktemp("paper") / "clone", {})
+    clone = new_repository(tmp_path_factory.mktemp("paper") / "clone", {})
     clone.commit("as it is")
     clone.ok("python", "-m", "stages.paper_ref")
     return clone

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from stages import errors
-from tests.clones import Clone, copy_of_the_tree
+from tests.clones import Clone, new_repository
 
 pytestmark = pytest.mark.pipeline
 
@@ -42,7 +42,7 @@ def stages_run(output: str) -> list[str]:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> tuple[Clone, str]:
     """The working tree, uncommitted files included, committed with small parameters and reproduced; and the output."""
-    clone = copy_of_the_tree(tmp_path_factory.mktemp("pipeline") / "a clone", SMALL)
+    clone = new_repository(tmp_path_factory.mktemp("pipeline") / "a clone", SMALL)
     clone.commit("small")
     output = clone.ok("dvc", "repro")
     clone.commit("reproduced")
