@@ -65,7 +65,9 @@ RUNS ?= table2-*
 JOBS ?= 1
 grid: $(READY)
 	dvc repro split
-	python -m stages.grid $(foreach run,$(RUNS),'$(run)') --jobs $(JOBS); status=$$?; $(MAKE) --no-print-directory collect && exit $$status
+	python -m stages.grid $(foreach run,$(RUNS),'$(run)') --jobs $(JOBS)
+	dvc repro --single-item compare
+	dvc repro --single-item plot
 
 collect: $(READY)
 	python -m stages.collect

@@ -20,6 +20,7 @@ from stages.experiments import (
     Origin,
     Run,
     all_runs,
+    differing,
     experiments_in_git,
     file_in,
     flat,
@@ -39,36 +40,34 @@ DATASET = Path("metrics/dataset.json")
 
 
 def main() -> None:
-    experiments, lock = load_experiments(), read_lock()
-    runs = all_runs(experiments)
-    source = read_json(DATASET)["source"]
-    rows = {row["name"]: row for row in (read_runs() if RUNS.exists() else [])}
-    references = experiments_in_git()
-    new, left = [], []
+    collect(load_experiments(), read_lock(), read_json(DATASET)["source"])
+
+
+def collect(experiments: Experiments, lock: Json, source: str) -> None:
+    """Add what is new, histories first, then the table, all or nothing.
+
+    Raises:
+        ExpectedError: A row of the table does not belong there any more; nothing is written then.
+    """
+    runs, references = all_runs(experiments), experiments_in_git()
+    rows = {row["name"]: row for row in read_runs()}
+    check_rows(rows, runs, lock, source, experiments)
+    new: dict[str, str] = {}
     for run in runs.values():
-        wanted = origin(lock, run.model)
-        if run.name in rows and is_of(rows[run.name], wanted, source, experiments):
+        if run.name in rows:
             continue
         commits = references.get(run.name, [])
-        commit = made(run, commits, wanted, experiments)
-        if commit is None:
-            left += [f"{run.name}: its experiment is of other code, data or parameters"] if commits else []
-            continue
-        row = row_of(run, commit)
-        if row["source"] != source:
-            left.append(f"{run.name}: is of {row['source']} data, and {DATASET} of {source}")
-            continue
-        rows[run.name] = row
-        new.append((run, commit))
-    check_rows(rows, runs, lock, source, experiments)
+        commit = made(run, commits, origin(lock, run.model), experiments)
+        row = row_of(run, commit) if commit else None
+        if commit and row and row["source"] == source:
+            rows[run.name] = row
+            new[run.name] = file_in(commit, f"metrics/history/{run.model}.csv")
+        elif commits:
+            print(f"left out: {run.name}: its experiment is of other code, data or parameters, or was not scored")
     HISTORIES.mkdir(parents=True, exist_ok=True)
-    for run, commit in new:
-        (HISTORIES / f"{run.name}.csv").write_text(
-            file_in(commit, f"metrics/history/{run.model}.csv"), encoding="utf-8"
-        )
+    for name, history in new.items():
+        (HISTORIES / f"{name}.csv").write_text(history, encoding="utf-8")
     write_runs([rows[name] for name in runs if name in rows])
-    for line in left:
-        print(f"left out: {line}")
     print(f"{RUNS}: {len(rows)} runs of {len(runs)} in {EXPERIMENTS}, {len(new)} of them new")
 
 
@@ -102,27 +101,24 @@ def row_of(run: Run, commit: str) -> Json:
     }
 
 
-def is_of(row: Json, wanted: Origin, source: str, experiments: Experiments) -> bool:
-    return row["source"] == source and same_origin(Origin(row["code"], row["data"]), wanted, experiments)
-
-
 def check_rows(rows: dict[str, Json], runs: dict[str, Run], lock: Json, source: str, experiments: Experiments) -> None:
-    """Stop, with nothing written, where a row does not belong to the table any more: results are not thrown away.
+    """Stop where a row does not belong to the table any more: results are not thrown away.
 
     Raises:
-        ExpectedError: A row is of a run that experiments.yaml does not name, or of other code or data.
+        ExpectedError: A row is of a run that experiments.yaml does not name, of other parameters, code or data.
     """
     for name, row in rows.items():
+        remove = f"remove its row and {HISTORIES}/{name}.csv"
         if name not in runs:
-            raise ExpectedError(
-                f"{RUNS} has {name}, which {EXPERIMENTS} does not name; name it there, or remove the row"
-            )
+            raise ExpectedError(f"{RUNS} has {name}, which {EXPERIMENTS} does not name; name it there, or {remove}")
+        if other := differing(runs[name], row):
+            raise ExpectedError(f"{name} in {RUNS} was run with other parameters ({'; '.join(other)}); {remove}")
         wanted = origin(lock, row["model"])
-        if not is_of(row, wanted, source, experiments):
+        if row["source"] != source or not same_origin(Origin(row["code"], row["data"]), wanted, experiments):
             raise ExpectedError(
                 f"{name} in {RUNS} is of code {row['code']} and data {row['data']} ({row['source']}), and {LOCK} has "
-                f"{wanted.code} and {wanted.data} ({source}): run it again and collect it, remove its row, or, where "
-                f"its results are shown to be the same, name its code under same_results in {EXPERIMENTS}"
+                f"{wanted.code} and {wanted.data} ({source}): {remove}, and run it again, or, where a short run showed "
+                f"that the results are the same, say so under same_results in {EXPERIMENTS}"
             )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from stages.addresses import METRICS, class_names, images_behind, look_up, read_curves, rounded
 from stages.errors import ExpectedError
-from stages.experiments import flat, read_runs, recorded_parameters
+from stages.experiments import all_runs, flat, load_experiments, read_runs, recorded_parameters
 from stages.files import read_json, write_json
 from stages.markdown import render
 from stages.paper import SOME, Configuration, Curve, Grid, Number, NumberList, Numbers, Setting, load_numbers
@@ -36,6 +36,7 @@ WAITS = "waits"  # the row's own configuration is not known in full
 NOT_COMPARED = "not compared"  # the run is of the stand-in
 
 OWN = "dvc repro"
+NOT_SAID = object()
 PARAMETER_KEYS = {"seed", "dropout", "batch_size", "split", "keras_cnn", "resnet18"}  # of which a run keeps a record
 
 Json = dict[str, Any]
@@ -56,6 +57,11 @@ class Run(NamedTuple):
             return look_up(address)
         file, _, what = address.partition(" ")
         return self.row.get(what) if Path(file) == METRICS / f"{self.model}.json" else None
+
+    def kept(self) -> str:
+        """The epoch whose weights were kept, and of how many."""
+        file = METRICS / f"{self.model}.json"
+        return f"{self.look_up(f'{file} best_epoch')} of {self.look_up(f'{file} epochs')}"
 
     def is_with(self, parameters: Json) -> bool:
         return all(self.parameters.get(key) == value for key, value in parameters.items())
@@ -117,6 +123,7 @@ def compare(numbers: Numbers) -> Json:
             for model, title in numbers.models.items()
         ],
         "grids": [{"id": name, **readings.described()} for name, readings in grids.items()],
+        "not_run": [name for name in all_runs(load_experiments()) if name not in {row["name"] for row in read_runs()}],
         "results": [compare_number(row, standings[row.configuration]) for row in numbers.results],
         "details": [compare_number(row, standings[row.configuration]) for row in numbers.details],
         "lists": [compare_list(row, standings[row.configuration]) for row in numbers.lists],
@@ -198,6 +205,7 @@ def compare_list(row: NumberList, standing: Standing) -> Json:
     return {
         **row.model_dump(exclude={"values", "ours"}),
         **standing.described(),
+        "runs": int(standing.status == ANSWERED),  # the list is in the files of `dvc repro` alone
         "classes": classes,
         "paper": row.values,
         "ours": values,
@@ -212,7 +220,13 @@ def compare_curve(row: Curve, standing: Standing) -> Json:
     if standing.status == ANSWERED:
         paper, ours = read_curves(Path(row.paper)), read_curves(Path(row.ours))
         columns = [{"column": name, **distance(paper[name], ours.get(name, {}))} for name in paper]
-    return {**row.model_dump(exclude={"ours"}), **standing.described(), "columns": columns, "address": row.ours}
+    return {
+        **row.model_dump(exclude={"ours"}),
+        **standing.described(),
+        "runs": int(bool(columns)),
+        "columns": columns,
+        "address": row.ours,
+    }
 
 
 def distance(paper: dict[int, float], ours: dict[int, float]) -> Json:
@@ -306,10 +320,11 @@ class Readings:
         for run in runs:
             cell = next((name for name, cell in self.cells.items() if run.is_with(cell.parameters)), None)
             if cell and run.model == base.model and run.source == REAL:
+                apart = [*grid.axes, *base.free]
                 changed = {
-                    key: run.parameters.get(key)
-                    for key, value in base.parameters.items()
-                    if key not in grid.axes and run.parameters.get(key) != value
+                    key: value
+                    for key, value in run.parameters.items()
+                    if base.parameters.get(key, NOT_SAID) != value and not any(fnmatch(key, free) for free in apart)
                 }
                 label = " ".join(f"{key}={shown(value)}" for key, value in changed.items()) or grid.base_is
                 self.runs.setdefault(label, {}).setdefault(cell, []).append(run)
@@ -366,11 +381,12 @@ class Readings:
                 "cells": len(self.runs[label]),
                 "distance": {unit: self.distance(label, unit) for unit in ("percent", "nats")},
                 "numbers": {row.id: self.measured(label, row) for row in self.rows},
+                "kept": {cell: [run.kept() for run in runs] for cell, runs in self.runs[label].items()},
             }
             for label in self.labels
         ]
         best = [
-            {"reading": label, "row": row.id, "ours": number["ours"]}
+            {"reading": label, "row": row.id, "ours": max(number["values"])}
             for label in self.labels
             for row in self.rows
             if row.unit == "percent" and (number := self.measured(label, row))
@@ -382,6 +398,7 @@ class Readings:
             "axes": self.grid.axes,
             "rows": [
                 {"id": row.id, "what": row.what, "unit": row.unit, "paper": row.value}
+                | {"cell": row.configuration}
                 | {"at": [self.cells[row.configuration].parameters[axis] for axis in self.grid.axes]}
                 for row in self.rows
             ],
@@ -408,16 +425,21 @@ def read_own_run(model: str) -> Run:
 
 
 def read_collected(own: list[Run]) -> list[Run]:
-    """The runs of metrics/runs.csv, but for those that `dvc repro` did itself: a run is its parameters, seed included.
+    """The runs of metrics/runs.csv that are of our data, each once, and not those that `dvc repro` did itself.
+
+    A run is its parameters, the seed among them. Whether its code is the present one is for `make verify` to say.
 
     Raises:
         ExpectedError: The file is missing or damaged.
     """
-    runs = []
+    runs: list[Run] = []
     for row in read_runs():
         parameters = {key: value for key, value in row.items() if key.partition(".")[0] in PARAMETER_KEYS}
         run = Run(row["name"], row["model"], row["source"], parameters, row)
-        if not any(run.model == other.model and run.parameters == other.parameters for other in own):
+        same_model = [other for other in own if other.model == run.model]
+        if any(other.source != run.source for other in same_model):
+            continue
+        if not any(run.parameters == other.parameters for other in [*same_model, *runs]):
             runs.append(run)
     return runs
 

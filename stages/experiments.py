@@ -7,22 +7,26 @@ they were given are the same, wherever and whenever they were made.
 import contextlib
 import hashlib
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from stages.checked_yaml import load_checked
 from stages.errors import ExpectedError
 from stages.files import read_rows, write_rows
-from stages.parameters import Section, Seed
+from stages.parameters import PARAMETERS_FILE, Section, Seed
 
 EXPERIMENTS = Path("experiments.yaml")
 RUNS = Path("metrics/runs.csv")
 HISTORIES = Path("metrics/experiments")
 LOCK = Path("dvc.lock")
+
+NEVER_EMPTY = ("name", "model", "source", "code", "data")
 
 Json = dict[str, Any]
 Model = Literal["keras_cnn", "resnet18"]
@@ -47,11 +51,18 @@ class Configuration(Section):
         return self
 
 
+class SameResults(Section):
+    """That code gave the results of other code, and what showed it."""
+
+    same_as: str
+    shown: str
+
+
 class Experiments(Section):
     """The whole file."""
 
     configurations: dict[str, Configuration]
-    same_results: dict[str, str]
+    same_results: dict[str, SameResults]
 
 
 class Run(NamedTuple):
@@ -75,18 +86,9 @@ def load_experiments(path: Path = EXPERIMENTS) -> Experiments:
     """What experiments.yaml says.
 
     Raises:
-        ExpectedError: It is missing, is not YAML, or a key in it is unknown, missing or of a wrong type.
+        ExpectedError: As `load_checked`, or a name is none for an experiment.
     """
-    try:
-        experiments = Experiments.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ExpectedError(f"{path} is missing; git restore {path} brings it back") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ExpectedError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise ExpectedError(f"{path}: {place or 'content'}: {fault['msg']}") from None
+    experiments = load_checked(path, Experiments)
     for name in experiments.configurations:
         if not NAME.fullmatch(name) or name.endswith(".lock"):
             raise ExpectedError(f"{path}: {name!r} is no name for an experiment; allowed: letters, digits, - _ and .")
@@ -109,7 +111,7 @@ def origin(lock: Json, model: str) -> Origin:
     Raises:
         ExpectedError: It has no such run.
     """
-    stages = (f"train_{model}", f"evaluate@{model}")
+    stages = ("split", f"train_{model}", f"evaluate@{model}")
     try:
         deps = {dep["path"]: dep["md5"] for stage in stages for dep in lock["stages"][stage]["deps"]}
     except (KeyError, TypeError):
@@ -117,7 +119,7 @@ def origin(lock: Json, model: str) -> Origin:
             f"{LOCK} knows no run of {' and '.join(stages)}; git restore {LOCK}, or dvc repro"
         ) from None
     code = {path: md5 for path, md5 in deps.items() if path.startswith("stages/")}
-    # Which images train and which validate follows from these and from the parameters of `split`.
+    # Which of them train and which validate follows from these, from stages/split.py and from its parameters.
     data = {path: md5 for path, md5 in deps.items() if path.startswith("data/processed/") and path.endswith(".npy")}
     return Origin(_short_hash(code), _short_hash(data))
 
@@ -152,19 +154,33 @@ def lock_in(commit: str) -> Json:
 
 def same_origin(one: Origin, other: Origin, experiments: Experiments) -> bool:
     """Whether runs of both may stand in one table."""
-    codes = {one.code, other.code}
-    return one.data == other.data and (len(codes) == 1 or any(code in experiments.same_results for code in codes))
+
+    def code(of: Origin) -> str:
+        same = experiments.same_results.get(of.code)
+        return same.same_as if same else of.code
+
+    return one.data == other.data and code(one) == code(other)
 
 
-def git(*arguments: str) -> str:
+def git(*arguments: str, stdin: str = "", **environment: str) -> str:
     """What a git command prints.
 
     Raises:
-        ExpectedError: It failed.
+        ExpectedError: It failed, or there is no git.
     """
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    try:
+        result = subprocess.run(  # noqa: S603
+            ["git", *arguments],  # noqa: S607
+            input=stdin,
+            env=os.environ | environment,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+    except FileNotFoundError:
+        raise ExpectedError("git is not on the PATH; install it") from None
     if result.returncode:
-        raise ExpectedError(f"git {' '.join(arguments)} failed: {result.stderr.strip() or result.returncode}")
+        raise ExpectedError(f"git {arguments[0]} failed: {' '.join(result.stderr.split()) or result.returncode}")
     return result.stdout
 
 
@@ -183,21 +199,30 @@ def experiments_in_git() -> dict[str, list[str]]:
 def made(run: Run, commits: list[str], wanted: Origin, experiments: Experiments) -> str | None:
     """The commit among those of an experiment that holds this run, made from the wanted code and data."""
     for commit in commits:
-        if not same_origin(origin(lock_in(commit), run.model), wanted, experiments):
-            continue
-        if not differing(run, recorded_parameters(json.loads(file_in(commit, f"metrics/runs/{run.model}.json")))):
-            return commit
+        with contextlib.suppress(ExpectedError):  # one that never scored this model has not made the run
+            lock = lock_in(commit)
+            record = json.loads(file_in(commit, f"metrics/runs/{run.model}.json"))
+            as_asked = not differing(run, recorded_parameters(record)) and is_scored(lock, run.model)
+            if as_asked and same_origin(origin(lock, run.model), wanted, experiments):
+                return commit
     return None
 
 
+def is_scored(lock: Json, model: str) -> bool:
+    """Whether the model that was scored is the one that was trained: an experiment may end after its training."""
+    stages = lock["stages"]
+    trained = {out["path"]: out["md5"] for out in stages[f"train_{model}"]["outs"]}
+    return all(trained.get(dep["path"], dep["md5"]) == dep["md5"] for dep in stages[f"evaluate@{model}"]["deps"])
+
+
 def differing(run: Run, ran: Json) -> list[str]:
-    """Which parameters, by dotted keys, a run has otherwise than experiments.yaml, a sentence each."""
-    overrides = [override.partition("=") for override in [*run.overrides, f"seed={run.seed}"]]
-    return [
-        f"{key} is {ran[key]}, not {text}"
-        for key, _, text in overrides
-        if key in ran and ran[key] != _parameter(text)  # data and evaluate are no part of the record
-    ]
+    """Which parameters, by dotted keys, a run has otherwise than params.yaml and experiments.yaml, a sentence each."""
+    asked = flat(yaml.safe_load(PARAMETERS_FILE.read_text(encoding="utf-8")))
+    for override in [*run.overrides, f"seed={run.seed}"]:
+        key, _, text = override.partition("=")
+        asked[key] = _parameter(text)
+    # A run has no record of the parameters of data, of evaluate and of the other model.
+    return [f"{key} is {ran[key]}, not {value}" for key, value in asked.items() if key in ran and ran[key] != value]
 
 
 def recorded_parameters(record: Json) -> Json:
@@ -231,15 +256,26 @@ def flat(content: Json, prefix: str = "") -> Json:
 
 
 def read_runs(path: Path = RUNS) -> list[Json]:
-    """The rows of metrics/runs.csv, a run each: its fields but the empty ones, as JSON where they are that."""
-    return [{name: _value(text) for name, text in row.items() if text} for row in read_rows(path)]
+    """The rows of metrics/runs.csv, a run each: its fields but the empty ones, as JSON where they are that.
+
+    Raises:
+        ExpectedError: The file is missing, or a row is not whole.
+    """
+    rows = read_rows(path)
+    for number, row in enumerate(rows, start=2):
+        # Fields beyond the header come under None, and missing ones are None.
+        if None in row or None in row.values() or not all(map(row.get, NEVER_EMPTY)):
+            raise ExpectedError(f"{path}: line {number} is no whole row; mend it, or git restore {path}")
+    return [{name: _value(text) for name, text in row.items() if text} for row in rows]
 
 
 def write_runs(rows: list[Json], path: Path = RUNS) -> None:
-    """Write rows, with the columns that any of them has."""
+    """Write rows, with the columns that any of them has; all or nothing."""
     columns = tuple(dict.fromkeys(name for row in rows for name in row)) or ("name",)
     texts = [{name: _text(value) for name, value in row.items()} for row in rows]
-    write_rows(path, texts, columns)
+    new = path.with_name(f".{path.name}.new")
+    write_rows(new, texts, columns)
+    new.replace(path)
 
 
 def _value(text: str) -> Any:

@@ -2,8 +2,8 @@
 
 Each run is `dvc exp run --temp --name <name> -S ... evaluate@<model>` in a temporary copy of the last commit, so that
 the workspace stays as it is, and the other model is not trained. A run that failed does not stop the others.
-Whatever ends this program, no process is left, and the same command goes on: finished runs are experiments and are not
-repeated, and one that was cut goes on after its last epoch.
+What was run is collected at the end. Whatever ends this program, no process is left, and the same command goes on:
+finished runs are experiments and are not repeated, and one that was cut goes on after its last epoch.
 """
 
 import argparse
@@ -19,15 +19,17 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from stages import collect
 from stages.errors import ExpectedError, run_program
 from stages.experiments import (
     EXPERIMENTS,
     LOCK,
-    RUNS,
     Experiments,
+    Json,
     Origin,
     Run,
     all_runs,
+    differing,
     experiments_in_git,
     git,
     load_experiments,
@@ -38,6 +40,7 @@ from stages.experiments import (
     read_runs,
     same_origin,
 )
+from stages.running import ancestors
 
 DETERMINING = ("params.yaml", "dvc.yaml", "dvc.lock", "stages", "data")  # what a run is made from
 SHOWN = ("epoch ", "goes on after")  # of what a run prints
@@ -48,13 +51,21 @@ END_SECONDS = 20.0  # for dvc and its stage to end by themselves
 
 def main() -> None:
     options = arguments()
+    end_with_make()
     experiments = load_experiments()
     runs = chosen(all_runs(experiments), options.runs)
     check_clean()
     origins = {model: present_origin(model) for model in {run.model for run in runs}}
-    waiting = [run for run in runs if not is_done(run, origins[run.model], experiments)]
+    rows, references = {row["name"]: row for row in read_runs()}, experiments_in_git()
+    waiting = [
+        run
+        for run in runs
+        if not is_collected(run, rows.get(run.name), origins[run.model], experiments)
+        and not made(run, references.get(run.name, []), origins[run.model], experiments)
+    ]
     say(f"{len(runs)} runs, {len(runs) - len(waiting)} of them done")
     failed = run_all(waiting, options.jobs)
+    collect.main()
     if failed:
         raise ExpectedError(f"{len(failed)} of {len(waiting)} runs failed: {', '.join(failed)}; the others are done")
 
@@ -117,12 +128,23 @@ def present_origin(model: str) -> Origin:
     return present
 
 
-def is_done(run: Run, wanted: Origin, experiments: Experiments) -> bool:
-    """Whether the run is an experiment, or has been collected."""
-    for row in read_runs() if RUNS.exists() else []:
-        if row["name"] == run.name and same_origin(Origin(row["code"], row["data"]), wanted, experiments):
-            return True
-    return made(run, experiments_in_git().get(run.name, []), wanted, experiments) is not None
+def is_collected(run: Run, row: Json | None, wanted: Origin, experiments: Experiments) -> bool:
+    """Whether a row of metrics/runs.csv is of this run, from the wanted code and data."""
+    if row is None or differing(run, row):
+        return False
+    return same_origin(Origin(row["code"], row["data"]), wanted, experiments)
+
+
+def end_with_make() -> None:
+    """Where `make` started this, be gone soon after it; make itself is not there to tell when it is killed."""
+    if "MAKELEVEL" in os.environ and (chain := ancestors()):
+        threading.Thread(target=_watch, args=(chain[-1],), daemon=True).start()
+
+
+def _watch(make: int) -> None:
+    while make in ancestors():
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C for this program
 
 
 def run_all(runs: list[Run], jobs: int) -> list[str]:
@@ -176,7 +198,8 @@ class Process:
         for line in self.process.stdout:
             self.last_lines.append(line)
             if line.startswith(SHOWN):
-                say(f"{self.run.name}: {line.rstrip()}")
+                with contextlib.suppress(OSError):  # where nobody reads, the run must not wait
+                    say(f"{self.run.name}: {line.rstrip()}")
 
     def ended(self) -> bool:
         """Whether it has; then what it printed last is there, and, where it failed, shown."""

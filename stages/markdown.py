@@ -9,6 +9,7 @@ from typing import Any
 Json = dict[str, Any]
 
 NOTHING = "-"
+RATE = ", test accuracy"
 DIGITS = {"percent": 2, "nats": 3, "rate": 3, "weights": 0, "images": 0}  # of ours, after the point
 
 ONE_RUN = """\
@@ -19,7 +20,8 @@ the paper's was, or not run so, and has no difference."""
 READINGS = """\
 The text prints a batch size and a dropout rate for each of these rows, and the notebook has no trace of them. A reading
 is what our runs have otherwise than Table 1's; its distance is the mean absolute difference over the rows that were
-run. Runs of fewer epochs sort the readings out, and answer nothing."""
+run. Runs of fewer epochs sort the readings out, and answer nothing. "epoch 49 of 50" is the one whose weights are
+kept."""
 CURVES = """\
 Absolute differences, epoch by epoch. A validation curve jumps from one epoch to the next, in the paper and here, so
 that two runs of one configuration lie apart as well."""
@@ -41,6 +43,7 @@ def render(comparison: Json) -> str:
             results_table(comparison),
             ONE_RUN,
             *grids(comparison["grids"]),
+            *not_run(comparison["not_run"]),
             "## Further numbers",
             numbers_table(comparison["details"]),
             "## The paper's curves, epoch by epoch",
@@ -118,6 +121,11 @@ def grids(found: list[Json]) -> list[str]:
     return sections
 
 
+def not_run(names: list[str]) -> list[str]:
+    """The gaps: what is meant to run and has not."""
+    return [f"In experiments.yaml and not run yet: {', '.join(names)}."] if names else []
+
+
 def finding(grid: Json) -> str:
     """Which reading comes nearest, how near, and whether any reaches the paper's highest accuracy."""
     nearest = next((reading for reading in grid["readings"] if reading["reading"] == grid["nearest"]), None)
@@ -125,13 +133,14 @@ def finding(grid: Json) -> str:
     if nearest is None or highest is None:
         return "No run of it in full yet."
     rates = [row for row in grid["rows"] if row["unit"] == "percent"]
-    missing = [row["what"] for row in rates if nearest["numbers"][row["id"]] is None]
+    missing = [row["what"].removesuffix(RATE) for row in rates if nearest["numbers"][row["id"]] is None]
     text = (
-        f"**Nearest in full: {nearest['reading']}**, {nearest['distance']['percent']:.2f} points and "
-        f"{nearest['distance']['nats']:.3f} nats from the paper over {nearest['cells']} of {len(rates)} cells."
+        f"**Of the readings in full with the most cells ({nearest['cells']} of {len(rates)}), the nearest is "
+        f"{nearest['reading']}**: {nearest['distance']['percent']:.2f} points and {nearest['distance']['nats']:.3f} "
+        "nats from the paper."
     )
     if missing:
-        text += f" Not run yet: {'; '.join(missing)}."
+        text += f" It has no run yet of {'; '.join(missing)}."
     verdict = "which reaches" if highest["ours"] >= grid["highest_of_paper"] else "and none reaches"
     return (
         f"{text} The highest test accuracy of all runs is {highest['ours']:.2f} % ({highest['reading']}), "
@@ -153,11 +162,12 @@ def readings_table(grid: Json) -> str:
                 for row, number in found
                 if number
             ]
+            texts += [f"epoch {kept}" for kept in reading["kept"].get(rate["cell"], [])]
             cells.append("<br>".join(texts) or NOTHING)
         runs = sum(number["runs"] for row in rates if (number := reading["numbers"][row["id"]]))
         distance = f"{reading['distance']['percent']:.2f} points, {reading['distance']['nats']:.3f}"
         lines.append([reading["reading"], "yes" if reading["in_full"] else "no", str(runs), distance, *cells])
-    names = [row["what"].removesuffix(", test accuracy") for row in rates]
+    names = [row["what"].removesuffix(RATE) for row in rates]
     return table(["reading", "in full", "runs", "distance", *names], lines)
 
 

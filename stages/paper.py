@@ -8,11 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from stages.addresses import NUMBERS
-from stages.errors import ExpectedError
+from stages.checked_yaml import load_checked
 from stages.parameters import Section
 
 SOME = "some"  # the text says that there is one, and not which
@@ -157,15 +156,6 @@ def load_numbers(path: Path = NUMBERS) -> Numbers:
     """The paper's numbers.
 
     Raises:
-        ExpectedError: The file is missing, is not YAML, or a key in it is unknown, missing or of a wrong type.
+        ExpectedError: As `load_checked`.
     """
-    try:
-        return Numbers.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ExpectedError(f"{path} is missing; git restore {path} brings it back") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ExpectedError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise ExpectedError(f"{path}: {place or 'content'}: {fault['msg']}") from None
+    return load_checked(path, Numbers)

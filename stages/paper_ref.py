@@ -11,20 +11,20 @@ data/paper gives the same commit again.
 """
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stages.errors import ExpectedError, run_program
+from stages.experiments import git
 from stages.paper import Numbers, load_numbers
 
 PIPELINE = Path("dvc.yaml")
 AUTHOR = "the paper, T. Dureja"
-MOMENT = "2024-11-01T00:00:00Z"  # any, but always the same one, for the commit's hash has it in it
-Files = dict[str, bytes]
+# Any moment, but always the same one, for the commit's hash has it in it.
+WHO = {"NAME": AUTHOR, "EMAIL": "paper@example.org", "DATE": "2024-11-01T00:00:00Z"}
+Files = dict[str, str]
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
         made = commit({PIPELINE.as_posix(): shown(pipeline, files), **files}, f"What the paper prints: {tag}")
         if git("tag", "--list", tag) and git("log", "-1", "--format=%an", tag).strip() != AUTHOR:
             raise ExpectedError(f"a git tag {tag} of another kind is there; rename or delete it (git tag -d {tag})")
-        git("tag", "--force", tag, made)
+        git("update-ref", f"refs/tags/{tag}", made)
         print(f"{tag}: {', '.join(files)}")
 
 
@@ -53,9 +53,11 @@ def tags(numbers: Numbers) -> dict[str, Files]:
             content = content.setdefault(section, {})
         content[name] = value
     for tag, contents in scores.items():
-        found[tag] = {file: (json.dumps(content, indent=2) + "\n").encode() for file, content in contents.items()}
+        found[tag] = {file: json.dumps(content, indent=2) + "\n" for file, content in contents.items()}
     for curve in numbers.curves:
-        found.setdefault(tag_of(curve.configuration, numbers), {})[curve.ours] = Path(curve.paper).read_bytes()
+        found.setdefault(tag_of(curve.configuration, numbers), {})[curve.ours] = Path(curve.paper).read_text(
+            encoding="utf-8"
+        )
     return found
 
 
@@ -67,7 +69,7 @@ def tag_of(configuration: str, numbers: Numbers) -> str:
     return "-".join(["paper", wanted.grid, *(str(wanted.parameters[axis]) for axis in numbers.grids[wanted.grid].axes)])
 
 
-def shown(pipeline: dict[str, Any], files: Files) -> bytes:
+def shown(pipeline: dict[str, Any], files: Files) -> str:
     """A dvc.yaml that shows these files as ours does, and has no stage."""
     plots = []
     for plot in pipeline["plots"]:
@@ -76,12 +78,14 @@ def shown(pipeline: dict[str, Any], files: Files) -> bytes:
         if isinstance(curves, dict) and set(curves) <= set(files):
             plots.append(plot)
     content = {"metrics": [file for file in pipeline["metrics"] if file in files], "plots": plots}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+    shown: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return shown
 
 
 def commit(files: Files, message: str) -> str:
     """A commit without parents that holds these files."""
-    return git("commit-tree", "-m", message, tree(files)).strip()
+    who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in WHO.items()}
+    return git("commit-tree", "--no-gpg-sign", "-m", message, tree(files), **who).strip()
 
 
 def tree(files: Files) -> str:
@@ -95,25 +99,7 @@ def tree(files: Files) -> str:
         else:
             entries.append(f"100644 blob {git('hash-object', '-w', '--stdin', stdin=content).strip()}\t{path}")
     entries += [f"040000 tree {tree(inside)}\t{folder}" for folder, inside in folders.items()]
-    return git("mktree", stdin="".join(f"{entry}\n" for entry in entries).encode()).strip()
-
-
-def git(*arguments: str, stdin: bytes = b"") -> str:
-    """What a git command prints; commits have the paper for their author, and one moment.
-
-    Raises:
-        ExpectedError: It failed.
-    """
-    who = {
-        f"GIT_{role}_{what}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for what, value in (("NAME", AUTHOR), ("EMAIL", "paper@example.org"), ("DATE", MOMENT))
-    }
-    command = ["git", *arguments]
-    result = subprocess.run(command, input=stdin, capture_output=True, env=os.environ | who, check=False)  # noqa: S603
-    if result.returncode:
-        raise ExpectedError(f"git {arguments[0]} failed: {result.stderr.decode(errors='replace').strip()}")
-    return result.stdout.decode()
+    return git("mktree", stdin="".join(f"{entry}\n" for entry in entries)).strip()
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ POINTS = (  # of a grid, for the values of its first axis
     {"linestyle": "--", "linewidth": 1.4, "marker": "s", "markersize": 6},
 )
 ASIDE = (-0.004, 0.004)  # so that their bars do not cover one another
-READING_COLOURS = (RED, BLUE, GREEN, "#8A6D00", "#7A4B94")  # of a grid, the nearest first
+READING_COLOURS = (RED, BLUE, GREEN, "#8A6D00", "#7A4B94")  # of a grid's readings, the nearest first
 KEPT = {"color": "black", "linestyle": "-.", "linewidth": 1}
 
 # Inches and points that are read well at a README's width, about 900 pixels.
@@ -243,7 +243,7 @@ def draw_predictions(
 
 
 def draw_grid(grid: dict[str, Any]) -> Figure:
-    """Accuracy and loss over the two axes of a grid: the paper's points beside those of each reading run in full.
+    """Accuracy and loss over the two axes of a grid: the paper's points beside those of the five nearest full readings.
 
     Args:
         grid: An element of `grids` in metrics/comparison.json.

@@ -151,13 +151,19 @@ def kill_again_and_again(
         folder = work / f"pass{passes}"
         prepare(folder, data, model, images, **changes)
         while True:
+            # By progress and not by the clock alone: on a busy machine all kills would else fall on the start.
+            target = saved_epochs(folder, model) + rng.choice([0, 1, 1, 2])
+            wait_for_state, delay = rng.random() < 0.3, rng.uniform(0, 1.2) * epoch
             process = start(folder, f"stages.train_{model}")
-            wait_for_state = rng.random() < 0.3
-            limit = time.monotonic() + starting * rng.uniform(0.3, 1.0) + epoch * rng.uniform(0, 2.5)
-            writing = False
-            while process.poll() is None and (wait_for_state or time.monotonic() < limit):
-                if wait_for_state and any((folder / ".resume").glob("*.new")):
-                    writing = True
+            began, reached, writing = time.monotonic(), None, False
+            starts = starting * rng.uniform(0.3, 1.5)
+            while process.poll() is None:
+                now = time.monotonic()
+                if reached is None and now - began > starts and saved_epochs(folder, model) >= target:
+                    reached = now
+                if reached is not None and wait_for_state:
+                    writing = any((folder / ".resume").glob("*.new"))
+                if writing or (reached is not None and not wait_for_state and now - reached > delay):
                     break
                 time.sleep(0.0005)
             if process.poll() is not None or len(done) >= kills:

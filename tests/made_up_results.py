@@ -130,7 +130,7 @@ def write_lock() -> None:
     ]
     model = {"path": "models/keras_cnn.keras", "hash": "md5", "md5": "0" * 32}  # not in a plain clone
     stages = {"everything": {"cmd": "true", "outs": [model, *outs]}}
-    for stage, code in (("train_keras_cnn", "a" * 32), ("evaluate@keras_cnn", "b" * 32)):
+    for stage, code in (("split", "d" * 32), ("train_keras_cnn", "a" * 32), ("evaluate@keras_cnn", "b" * 32)):
         paths = {f"stages/{stage[:5]}.py": code, "data/processed/test_images.npy": "c" * 32}
         stages[stage] = {"cmd": "true", "deps": [{"path": path, "md5": md5} for path, md5 in paths.items()]}
     Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))

@@ -249,7 +249,7 @@ def collected(batch_size: int, dropout: float, accuracy: float, seed: int = 7, *
     record = read_json(Path("metrics/runs/keras_cnn.json"))
     parameters = recorded_parameters(record) | {"seed": seed, "batch_size": batch_size, "dropout": dropout} | more
     name = f"run-{batch_size}-{dropout}-{seed}-{len(more)}"
-    scores = {"source": "cifar10", "test.accuracy": accuracy, "test.loss": 1 - accuracy}
+    scores = {"source": "cifar10", "code": "c", "data": "d", "test.accuracy": accuracy, "test.loss": 1 - accuracy}
     return {"name": name, "model": "keras_cnn", **scores, **parameters}
 
 
@@ -290,7 +290,7 @@ def test_of_readings_with_as_many_cells_the_nearest_answers() -> None:
     # |85-85.2|, |86-85.8|, |84-84.5|, |85-85.1|, and |0.15-0.477|, |0.14-0.467|, |0.16-0.493|, |0.15-0.482|
     assert grid["readings"][0]["distance"] == {"percent": 0.25, "nats": 0.32975}
     shown = text()
-    assert "**Nearest in full: keras_cnn.dropout_profile=uniform**, 0.25 points and 0.330 nats" in shown
+    assert "(4 of 4), the nearest is keras_cnn.dropout_profile=uniform**: 0.25 points and 0.330 nats" in shown
     assert "is 86.00 % (keras_cnn.dropout_profile=uniform), which reaches the paper's 85.8 %." in shown
 
 
@@ -329,14 +329,40 @@ def test_a_cell_that_the_answering_reading_lacks_waits_and_says_so() -> None:
     row = compared()["T2.128-0.4.acc"]
     assert (row["status"], row["ours"], row["runs"]) == ("waits", None, 0)
     assert row["reasons"] == [f"the reading that comes nearest ({READING}) has no run of this cell yet"]
-    assert "Not run yet: Keras CNN, batch 128, dropout 0.4, test accuracy." in text()
+    assert "It has no run yet of Keras CNN, batch 128, dropout 0.4." in text()
     assert "T2.128-0.4.acc" in text().split("## What no number here answers")[1]
 
 
-def test_a_run_of_the_stand_in_is_no_reading() -> None:
-    write_runs([row | {"source": "synthetic"} for row in cells_of_a_reading([0.9] * 4, **FLIPS)])
+def test_a_run_of_the_stand_in_counts_nowhere() -> None:
+    rows = [*cells_of_a_reading([0.9] * 4, **FLIPS), collected(64, 0.3, 0.99, seed=8)]
+    write_runs([row | {"source": "synthetic"} for row in rows])
     (grid,) = compared("grids").values()
     assert [reading["reading"] for reading in grid["readings"]] == ["as Table 1"]
+    assert compared()["T1.keras.acc"]["runs"] == 1
+
+
+def test_a_run_under_two_names_counts_once() -> None:
+    row = collected(64, 0.4, 0.84)
+    write_runs([row, row | {"name": "again"}])
+    (grid,) = compared("grids").values()
+    assert grid["readings"][0]["numbers"]["T2.64-0.4.acc"]["runs"] == 1
+
+
+def test_the_highest_accuracy_is_a_run_s_and_not_a_mean() -> None:
+    write_runs([collected(64, 0.4, accuracy, seed) for seed, accuracy in ((8, 0.80), (9, 0.87))])
+    assert "The highest test accuracy of all runs is 87.00 % (as Table 1), which reaches" in text()
+
+
+def test_lists_and_curves_are_of_one_run() -> None:
+    write_runs([collected(64, 0.3, 0.80, seed=8)])
+    assert compared("lists")["N.report.f1"]["runs"] == compared("curves")["F1"]["runs"] == 1
+
+
+def test_what_is_still_to_run_is_named() -> None:
+    row = {"model": "keras_cnn", "seeds": [7, 8], "set": ["dropout=0.4"]}
+    Path("experiments.yaml").write_text(yaml.safe_dump({"configurations": {"later": row}, "same_results": {}}))
+    write_runs([collected(64, 0.4, 0.84) | {"name": "later-seed7"}])
+    assert "In experiments.yaml and not run yet: later-seed8." in text()
 
 
 # The stand-in

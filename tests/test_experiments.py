@@ -20,6 +20,7 @@ from stages.experiments import (
 )
 from tests.stage_runs import ROOT
 
+OF_EACH = {"model": "keras_cnn", "source": "cifar10", "code": "a", "data": "b"}
 ROW = {"model": "keras_cnn", "seeds": [7], "set": ["dropout=0.4"]}
 
 
@@ -75,24 +76,31 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     path.write_text("configurations: [")
     with pytest.raises(ExpectedError, match="is not valid YAML"):
         load_experiments(path)
+    path.write_text("configurations: {}\nsame_results: {}\nconfigurations: {}\n")
+    with pytest.raises(ExpectedError, match="'configurations' is there twice"):
+        load_experiments(path)
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     rows = [
-        {
-            "name": "a",
-            "code": "123456789012",
-            "data": "12345e678901",
-            "filters": [32, 64],
-            "patience": None,
-            "rate": 1e-05,
-        },
-        {"name": "b", "weights": "none", "accuracy": 0.8, "overrides": "a=b c=1,2", "epochs": 50},
+        OF_EACH | {"name": "a", "code": "123456789012", "data": "12345e678901", "filters": [32, 64], "patience": None},
+        OF_EACH
+        | {"name": "b", "weights": "none", "accuracy": 0.8, "rate": 1e-05, "overrides": "a=b c=1,2", "epochs": 50},
     ]
     write_runs(rows, tmp_path / "runs.csv")
     assert read_runs(tmp_path / "runs.csv") == rows
     write_runs([], tmp_path / "runs.csv")
     assert read_runs(tmp_path / "runs.csv") == []
+
+
+@pytest.mark.parametrize(
+    "line", ["<<<<<<< here", "a,keras_cnn,cifar10,c", "a,keras_cnn,cifar10,c,d,1,more", "a,,cifar10,c,d,1"]
+)
+def test_a_row_that_is_not_whole_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text(f"name,model,source,code,data,epochs\na,keras_cnn,cifar10,c,d,50\n{line}\n")
+    with pytest.raises(ExpectedError, match=r"runs\.csv: line 3 is no whole row"):
+        read_runs(path)
 
 
 def lock(code: str = "a", images: str = "b", split: str = "c") -> dict[str, Any]:
@@ -101,7 +109,8 @@ def lock(code: str = "a", images: str = "b", split: str = "c") -> dict[str, Any]
         {"path": "data/processed/train_images.npy", "md5": images},
         {"path": "data/processed/split.npz", "md5": split},
     ]
-    return {"stages": {"train_keras_cnn": {"deps": deps}, "evaluate@keras_cnn": {"deps": deps[:1]}}}
+    stages = {"split": [], "train_keras_cnn": deps, "evaluate@keras_cnn": deps[:1]}
+    return {"stages": {name: {"deps": of_stage} for name, of_stage in stages.items()}}
 
 
 def test_code_and_images_make_the_origin_and_the_split_is_a_parameter() -> None:
@@ -109,14 +118,15 @@ def test_code_and_images_make_the_origin_and_the_split_is_a_parameter() -> None:
     assert one == origin(lock(split="other"), "keras_cnn")
     assert one.data != origin(lock(images="other"), "keras_cnn").data
     assert one.code != origin(lock(code="other"), "keras_cnn").code
-    with pytest.raises(ExpectedError, match="knows no run of train_resnet18"):
+    with pytest.raises(ExpectedError, match="knows no run of split and train_resnet18"):
         origin(lock(), "resnet18")
 
 
 def test_other_code_adds_up_only_where_it_is_named(tmp_path: Path) -> None:
-    named = load_experiments(written(tmp_path, {}, same_results={"old": "two epochs gave equal weights"}))
+    named = load_experiments(written(tmp_path, {}, same_results={"old": {"same_as": "new", "shown": "weights"}}))
     assert same_origin(Origin("old", "d"), Origin("new", "d"), named)
     assert not same_origin(Origin("older", "d"), Origin("new", "d"), named)
+    assert not same_origin(Origin("old", "d"), Origin("newer", "d"), named)
     assert not same_origin(Origin("old", "d"), Origin("new", "other data"), named)
 
 
@@ -133,7 +143,17 @@ def test_other_code_adds_up_only_where_it_is_named(tmp_path: Path) -> None:
         ("evaluate.augmented_draws=3", {}, False),  # no part of a record
     ],
 )
-def test_what_ran_is_held_to_what_was_asked_for(override: str, ran: dict[str, Any], differs: bool) -> None:
+def test_what_ran_is_held_to_what_was_asked_for(
+    override: str, ran: dict[str, Any], differs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     run = Run("a-seed7", "a", "keras_cnn", 7, [override])
     assert bool(differing(run, ran | {"seed": 7})) == differs
-    assert differing(run, ran | {"seed": 8})[-1] == "seed is 8, not 7"
+    assert "seed is 8, not 7" in differing(run, ran | {"seed": 8})
+
+
+def test_a_run_under_other_defaults_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    run = Run("a-seed7", "a", "keras_cnn", 7, ["dropout=0.4"])
+    ran = {"seed": 7, "dropout": 0.4, "keras_cnn.learning_rate": 0.01}
+    assert differing(run, ran) == ["keras_cnn.learning_rate is 0.01, not 0.001"]

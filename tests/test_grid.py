@@ -73,9 +73,9 @@ def none_is_left(folder: Path) -> None:
     assert not left, [process.cmdline() for process in left]
 
 
-def start(clone: Clone, *arguments: str) -> "subprocess.Popen[str]":
+def start(clone: Clone, *command: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "stages.grid", *arguments],
+        command,
         cwd=clone.folder,
         env=clone.environment(),
         stdout=subprocess.PIPE,
@@ -117,18 +117,26 @@ def uninterrupted(repository: Clone, tmp_path_factory: pytest.TempPathFactory) -
     clone = Clone(folder)
     output = clone.ok("python", "-m", "stages.grid", "--jobs", "2")
     assert f"{CUT}-seed8: epoch 25/25" in output
-    clone.ok("python", "-m", "stages.collect")
     return clone
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_grid_goes_on_to_the_same_table(uninterrupted: Clone, clone: Clone, ending: signal.Signals) -> None:
-    process = start(clone)
+GRID = (sys.executable, "-m", "stages.grid")
+# The recipe of the Makefile, without the set-up that it would begin with.
+MAKE = ("make", "--file=/dev/null", f"--eval=grid:; {' '.join(GRID)}", "grid")
+
+
+@pytest.mark.parametrize(
+    ("command", "ending"), [(MAKE, signal.SIGKILL), (GRID, signal.SIGINT)], ids=["make, killed", "Ctrl-C"]
+)
+def test_an_ended_grid_goes_on_to_the_same_table(
+    uninterrupted: Clone, clone: Clone, command: tuple[str, ...], ending: signal.Signals
+) -> None:
+    process = start(clone, *command)
     try:
         read_until(process, f"{FINISHED}-seed7: done (1 of 2)")
         read_until(process, f"{CUT}-seed8: epoch 3/25")
         process.send_signal(ending)
-        rest, _ = process.communicate(timeout=SECONDS)
+        rest, _ = process.communicate(timeout=SECONDS)  # until the last process that could write there is gone
     finally:
         process.kill()
     assert process.returncode == (1 if ending == signal.SIGINT else -signal.SIGKILL)
@@ -141,7 +149,6 @@ def test_a_killed_grid_goes_on_to_the_same_table(uninterrupted: Clone, clone: Cl
     assert f"{FINISHED}-seed7: dvc exp run" not in output
     assert f"{CUT}-seed8: goes on after epoch" in output
     assert f"{CUT}-seed8: epoch 2/25" not in output
-    clone.ok("python", "-m", "stages.collect")
     assert table(clone) == table(uninterrupted)
     assert histories(clone) == histories(uninterrupted)
     none_is_left(clone.folder)
@@ -161,11 +168,47 @@ def test_the_table_says_what_was_run(uninterrupted: Clone) -> None:
     assert not (uninterrupted.folder / "models/resnet18.pt").exists()  # a cell trains its own model alone
 
 
-def test_a_run_is_collected_once(uninterrupted: Clone) -> None:
+def test_a_run_is_run_and_collected_once(uninterrupted: Clone) -> None:
     before = (uninterrupted.folder / "metrics/runs.csv").read_bytes()
-    assert "2 runs of 3 in experiments.yaml, 0 of them new" in uninterrupted.ok("python", "-m", "stages.collect")
+    output = uninterrupted.ok("python", "-m", "stages.grid")
+    assert "2 runs, 2 of them done" in output
+    assert "2 runs of 3 in experiments.yaml, 0 of them new" in output
     assert (uninterrupted.folder / "metrics/runs.csv").read_bytes() == before
-    assert "2 runs, 2 of them done" in uninterrupted.ok("python", "-m", "stages.grid")
+
+
+def test_an_experiment_that_was_not_scored_is_not_collected(clone: Clone) -> None:
+    """Its commit still has the scores of the run before it."""
+    changes = ("batch_size=128", "dropout=0.4", "keras_cnn.epochs=25", "seed=8")
+    overrides = [part for change in changes for part in ("-S", change)]
+    clone.ok("dvc", "exp", "run", "--temp", "--name", f"{CUT}-seed8", *overrides, "train_keras_cnn")
+    output = clone.ok("python", "-m", "stages.collect")
+    assert f"left out: {CUT}-seed8: its experiment is of other code, data or parameters, or was not scored" in output
+    assert "0 runs of 3" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            ("batch_size=64", "batch_size=32"),
+            "was run with other parameters (batch_size is 64, not 32); remove its row",
+        ),
+        ((FINISHED, "other"), "which experiments.yaml does not name; name it there, or remove its row"),
+    ],
+)
+def test_a_row_that_no_longer_belongs_is_said_and_kept(
+    uninterrupted: Clone, tmp_path: Path, change: tuple[str, str], says: str
+) -> None:
+    shutil.copytree(uninterrupted.folder, tmp_path / "clone", symlinks=True)
+    clone = Clone(tmp_path / "clone")
+    before = table(clone)
+    path = clone.folder / "experiments.yaml"
+    path.write_text(path.read_text().replace(*change))
+    result = clone.run("python", "-m", "stages.collect")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert says in result.stderr
+    assert table(clone) == before
 
 
 def test_collected_runs_outlive_their_experiments(uninterrupted: Clone, tmp_path: Path) -> None:

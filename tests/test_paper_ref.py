@@ -90,5 +90,5 @@ def test_a_tag_of_another_kind_is_left_alone(clone: Clone) -> None:
 
 def test_the_figures_are_in_it_whole() -> None:
     files = tags(load_numbers(ROOT / "data/paper/numbers.yaml"))["paper"]
-    assert files["metrics/history/keras_cnn.csv"] == (ROOT / "data/paper/figure1_keras_cnn.csv").read_bytes()
-    assert files["metrics/history/resnet18.csv"] == (ROOT / "data/paper/figure2_resnet18.csv").read_bytes()
+    assert files["metrics/history/keras_cnn.csv"] == (ROOT / "data/paper/figure1_keras_cnn.csv").read_text()
+    assert files["metrics/history/resnet18.csv"] == (ROOT / "data/paper/figure2_resnet18.csv").read_text()
