@@ -1,5 +1,6 @@
 """What several test modules share: working directories like the repository's root, and the real CIFAR-10."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,7 +9,9 @@ from unittest import mock
 
 import pytest
 
+from stages.batch_files import OFFICIAL_SHA256
 from stages.synthetic import write_synthetic
+from tests.archives import Members, good_members
 from tests.stage_runs import ROOT, change_parameters, run_stage
 
 
@@ -32,6 +35,21 @@ def tiny_batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     write_synthetic(folder, seed=1, train_images=50, test_images=10)
     return folder
+
+
+@pytest.fixture
+def official(workdir: Path, tiny_batches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of tiny files that count as the official ones in this test; the parameters ask for CIFAR-10."""
+    change_parameters({"data.source": "cifar10"})
+    for path in tiny_batches.iterdir():
+        monkeypatch.setitem(OFFICIAL_SHA256, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    return tiny_batches
+
+
+@pytest.fixture
+def members(official: Path) -> Members:
+    """The members of a good archive, to be changed."""
+    return good_members(official)
 
 
 @pytest.fixture(scope="session")
