@@ -2,11 +2,26 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import yaml
+
+from stages import errors
+from tests.stage_runs import ROOT
+
+WAY_BACK = errors.WAY_BACK.split(": ")[1]
+
+# As little as shows that the graph works; -S for a list, so that one run takes them all.
+SMALL = {
+    "data": {"source": "synthetic", "synthetic": {"seed": 7, "train_images": 400, "test_images": 100}},
+    "keras_cnn": {"epochs": 1},
+    "resnet18": {"epochs": 1},
+    "evaluate": {"augmented_draws": 2},
+}
 
 
 class Clone:
@@ -16,20 +31,29 @@ class Clone:
         self.folder = folder
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*command, **environment)
+        output, errors = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
+        """A command in a session of its own, so that a signal can be sent to all its processes, as Ctrl-C is."""
         # The user's own settings of git and DVC (a cache elsewhere, signed commits) are not what is tested.
-        environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-        environment |= {f"DVC_{kind}_CONFIG_DIR": str(self.folder / ".git" / kind) for kind in ("GLOBAL", "SYSTEM")}
+        own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        kinds = ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")  # the last is what DVC keeps outside a clone
+        own |= {f"DVC_{kind}_DIR": str(self.folder / ".git" / kind) for kind in kinds}
         variables = {
             name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))
         }
         variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
-        return subprocess.run(
+        return subprocess.Popen(
             command,
             cwd=self.folder,
-            env=variables | environment,
-            capture_output=True,
+            env=variables | own | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def ok(self, *command: str, **environment: str) -> str:
@@ -42,3 +66,36 @@ class Clone:
 
     def metrics(self, model: str) -> dict:
         return json.loads((self.folder / f"metrics/{model}.json").read_text())
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that `dvc repro` ran, of what it said."""
+    return re.findall(r"^Running stage '([^']+)'", output, flags=re.MULTILINE)
+
+
+def reproduce_small(folder: Path) -> tuple[Clone, str]:
+    """The working tree, uncommitted files included, committed with small parameters and reproduced; and the output."""
+    clone = Clone(folder)
+    tree = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, tree.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (clone.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone.folder / name)
+    parameters = yaml.safe_load((clone.folder / "params.yaml").read_text())
+    for section, changes in SMALL.items():
+        parameters[section] |= changes
+    (clone.folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+    clone.ok("git", "init", "--quiet")
+    clone.ok("git", "config", "user.name", "A tester")
+    clone.ok("git", "config", "user.email", "tester@example.org")
+    clone.ok("git", "add", "--all")
+    clone.ok("git", "commit", "--quiet", "--message", "small")
+    output = clone.ok("dvc", "repro")
+    clone.ok("git", "add", "--all")
+    clone.ok("git", "commit", "--quiet", "--message", "reproduced")
+    return clone, output

@@ -12,6 +12,7 @@ import pytest
 from stages.batch_files import OFFICIAL_SHA256
 from stages.synthetic import write_synthetic
 from tests.archives import Members, good_members
+from tests.clones import Clone, reproduce_small
 from tests.stage_runs import ROOT, change_parameters, run_stage
 
 
@@ -74,6 +75,12 @@ def cifar10_workdir(cifar10_archive: Path, tmp_path_factory: pytest.TempPathFact
             result = run_stage(name, CIFAR10_ARCHIVE=str(cifar10_archive))
             assert result.returncode == 0, result.stderr
     return work
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, str]:
+    """A small reproduction, and what `dvc repro` said; who changes something puts it back."""
+    return reproduce_small(tmp_path_factory.mktemp("pipeline") / "a clone")
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
 import yaml
 
-from stages import errors
-from tests.clones import Clone
-from tests.stage_runs import ROOT
+from tests.clones import WAY_BACK, Clone, stages_run
 
 pytestmark = pytest.mark.pipeline
 
@@ -25,49 +22,7 @@ ALL_STAGES = [
     "plot",
     "compare",
 ]
-WAY_BACK = errors.WAY_BACK.split(": ")[1]
 KERAS_STAGES = {"train_keras_cnn", "evaluate@keras_cnn", "plot", "compare"}
-
-# As little as shows that the graph works; -S for a list, so that one run takes them all.
-SMALL = {
-    "data": {"source": "synthetic", "synthetic": {"seed": 7, "train_images": 400, "test_images": 100}},
-    "keras_cnn": {"epochs": 1},
-    "resnet18": {"epochs": 1},
-    "evaluate": {"augmented_draws": 2},
-}
-
-
-def stages_run(output: str) -> list[str]:
-    return re.findall(r"^Running stage '([^']+)'", output, flags=re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory) -> tuple[Clone, str]:
-    """The working tree, uncommitted files included, committed with small parameters and reproduced; and the output."""
-    clone = Clone(tmp_path_factory.mktemp("pipeline") / "a clone")
-    tree = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, tree.stdout.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (clone.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, clone.folder / name)
-    parameters = yaml.safe_load((clone.folder / "params.yaml").read_text())
-    for section, changes in SMALL.items():
-        parameters[section] |= changes
-    (clone.folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
-    clone.ok("git", "init", "--quiet")
-    clone.ok("git", "config", "user.name", "A tester")
-    clone.ok("git", "config", "user.email", "tester@example.org")
-    clone.ok("git", "add", "--all")
-    clone.ok("git", "commit", "--quiet", "--message", "small")
-    output = clone.ok("dvc", "repro")
-    clone.ok("git", "add", "--all")
-    clone.ok("git", "commit", "--quiet", "--message", "reproduced")
-    return clone, output
 
 
 def test_repro_runs_every_stage_once(repository):
