@@ -61,7 +61,7 @@ MOMENTS = [
     Moment("evaluate@keras_cnn", "metrics/runs/keras_cnn.json", "metrics/confusion/keras_cnn.csv"),
     Moment("evaluate@resnet18", "metrics/runs/resnet18.json", "metrics/confusion/resnet18.csv"),
     Moment("plot", "metrics/samples.npz", "metrics/figures/samples.png"),
-    Moment("compare", "metrics/report/keras_cnn.csv", "metrics/comparison.md"),
+    Moment("compare", "metrics/dataset.json", "metrics/comparison.md"),
 ]
 SPLIT = MOMENTS[2]
 
@@ -143,7 +143,7 @@ def paused(clone: Clone, stage: str, place: str, *command: str) -> "tuple[subpro
         PAUSE_MARK=str(mark(clone)),
     )
     while not mark(clone).exists():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, "\n".join(process.communicate())
         time.sleep(0.05)
     return process, int(mark(clone).read_text())
 
@@ -196,8 +196,9 @@ def test_a_stage_that_is_ended_or_killed(clone: Clone, moment: Moment) -> None:
     os.kill(number, signal.SIGKILL)
     assert f"failed to reproduce '{stage}'" in ended(process)
     assert (clone.folder / moment.writes).read_bytes() == b"half"
-    assert stages_run(clone.ok("dvc", "repro")) == [stage]
+    assert stages_run(clone.ok("dvc", "repro")) in ([stage], [])  # of what is missing DVC's cache may have the bytes
     assert_committed_results(clone)
+    assert "up to date" in clone.ok("dvc", "status")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
