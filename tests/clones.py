@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,18 @@ from typing import Any
 
 import yaml
 
+from stages import errors
 from tests.stage_runs import ROOT
+
+WAY_BACK = errors.WAY_BACK.split(": ")[1]
+
+# As little as shows that the graph works; -S for a list, so that one run takes them all.
+SMALL = {
+    "data": {"source": "synthetic", "synthetic": {"seed": 7, "train_images": 400, "test_images": 100}},
+    "keras_cnn": {"epochs": 1},
+    "resnet18": {"epochs": 1},
+    "evaluate": {"augmented_draws": 2},
+}
 
 
 class Clone:
@@ -20,40 +32,51 @@ class Clone:
         self.folder = folder
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment(**environment),
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
+        process = self.start(*command, **environment)
+        output, errors = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
-    def environment(self, **more: str) -> dict[str, str]:
-        """A command's variables: the user's own settings of git and DVC (signed commits) are not what is tested."""
+    def start(self, *command: str, stderr: int = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str]":
+        """A command in a session of its own, so that a signal can be sent to all its processes, as Ctrl-C is."""
+        # The user's own settings of git and DVC (a cache elsewhere, signed commits) are not what is tested.
+        own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        kinds = ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")  # the last is what DVC keeps outside a clone
+        own |= {f"DVC_{kind}_DIR": str(self.folder / ".git" / kind) for kind in kinds}
         variables = {
             name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))
         }
         variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
-        variables |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-        variables |= {f"DVC_{kind}_CONFIG_DIR": str(self.folder / ".git" / kind) for kind in ("GLOBAL", "SYSTEM")}
-        return variables | more
-
-    def commit(self, message: str) -> None:
-        """Commit all that there is."""
-        self.ok("git", "add", "--all")
-        self.ok("git", "commit", "--quiet", "--message", message)
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=variables | own | environment,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def ok(self, *command: str, **environment: str) -> str:
         result = self.run(*command, **environment)
         assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
         return result.stdout + result.stderr
 
+    def commit(self, message: str) -> None:
+        """Commit all that there is."""
+        self.ok("git", "add", "--all")
+        self.ok("git", "commit", "--quiet", "--message", message)
+
     def lock(self) -> dict:
         return yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"]
 
     def metrics(self, model: str) -> dict:
         return json.loads((self.folder / f"metrics/{model}.json").read_text())
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that `dvc repro` ran, of what it said."""
+    return re.findall(r"^Running stage '([^']+)'", output, flags=re.MULTILINE)
 
 
 def copy_working_tree(folder: Path) -> None:
@@ -83,3 +106,12 @@ def new_repository(folder: Path, parameters: dict[str, dict[str, Any]]) -> Clone
     clone.ok("git", "config", "user.name", "A tester")
     clone.ok("git", "config", "user.email", "tester@example.org")
     return clone
+
+
+def reproduce_small(folder: Path) -> tuple[Clone, str]:
+    """The working tree, committed with small parameters and reproduced; and the output."""
+    clone = new_repository(folder, SMALL)
+    clone.commit("small")
+    output = clone.ok("dvc", "repro")
+    clone.commit("reproduced")
+    return clone, output

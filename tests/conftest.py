@@ -1,5 +1,6 @@
 """What several test modules share: working directories like the repository's root, and the real CIFAR-10."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,7 +9,10 @@ from unittest import mock
 
 import pytest
 
+from stages.batch_files import OFFICIAL_SHA256
 from stages.synthetic import write_synthetic
+from tests.archives import Members, good_members
+from tests.clones import Clone, reproduce_small
 from tests.stage_runs import ROOT, change_parameters, run_stage
 
 
@@ -34,6 +38,21 @@ def tiny_batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def official(workdir: Path, tiny_batches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of tiny files that count as the official ones in this test; the parameters ask for CIFAR-10."""
+    change_parameters({"data.source": "cifar10"})
+    for path in tiny_batches.iterdir():
+        monkeypatch.setitem(OFFICIAL_SHA256, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    return tiny_batches
+
+
+@pytest.fixture
+def members(official: Path) -> Members:
+    """The members of a good archive, to be changed."""
+    return good_members(official)
+
+
 @pytest.fixture(scope="session")
 def cifar10_archive() -> Path:
     """The real archive, or extracted folder, that CIFAR10_ARCHIVE names; a relative path starts at the root."""
@@ -56,6 +75,12 @@ def cifar10_workdir(cifar10_archive: Path, tmp_path_factory: pytest.TempPathFact
             result = run_stage(name, CIFAR10_ARCHIVE=str(cifar10_archive))
             assert result.returncode == 0, result.stderr
     return work
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, str]:
+    """A small reproduction, and what `dvc repro` said; who changes something puts it back."""
+    return reproduce_small(tmp_path_factory.mktemp("pipeline") / "a clone")
 
 
 @pytest.fixture

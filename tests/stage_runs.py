@@ -1,6 +1,7 @@
 """Running a stage as dvc.yaml does, and changing its parameters as `dvc exp run -S` does."""
 
 import contextlib
+import importlib
 import os
 import resource
 import subprocess
@@ -11,7 +12,15 @@ from typing import Any
 
 import yaml
 
+from stages.parameters import Section
+
 ROOT = Path(__file__).parents[1]
+STAGES_WITH_PARAMETERS = ("download", "split", "train_keras_cnn", "train_resnet18", "evaluate")
+
+
+def schema(stage: str) -> type[Section]:
+    parameters: type[Section] = importlib.import_module(f"stages.{stage}").Parameters
+    return parameters
 
 
 def change_parameters(changes: dict[str, Any]) -> None:

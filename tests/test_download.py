@@ -3,7 +3,6 @@
 import errno
 import gzip
 import hashlib
-import io
 import os
 import random
 import shutil
@@ -24,28 +23,11 @@ import pytest
 from stages import download, transfer
 from stages.batch_files import FOLDER, OFFICIAL_SHA256
 from stages.errors import ExpectedError
+from tests.archives import Members, assert_complete, assert_nothing_left, member, packed, use_local
 from tests.file_server import FileServer, serve
 from tests.stage_runs import ROOT, change_parameters, files_limited_to, run_stage
 
 PARTIAL = Path(".partial/cifar-10-python.tar.gz")
-Members = list[tuple[tarfile.TarInfo, bytes]]
-
-
-@pytest.fixture
-def official(workdir: Path, tiny_batches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of tiny files that count as the official ones in this test; the parameters ask for CIFAR-10."""
-    change_parameters({"data.source": "cifar10"})
-    for path in tiny_batches.iterdir():
-        monkeypatch.setitem(OFFICIAL_SHA256, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
-    return tiny_batches
-
-
-@pytest.fixture
-def members(official: Path) -> Members:
-    """The members of a good archive, to be changed."""
-    folder = tarfile.TarInfo(FOLDER)
-    folder.type = tarfile.DIRTYPE
-    return [(folder, b""), *(member(f"{FOLDER}/{path.name}", path.read_bytes()) for path in sorted(official.iterdir()))]
 
 
 @pytest.fixture
@@ -58,37 +40,6 @@ def server(members: Members, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileSe
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}/cifar-10-python.tar.gz"
         monkeypatch.setattr(download, "ADDRESSES", (state.url, nobody))
         yield state
-
-
-def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, target: str = "") -> tuple[Any, bytes]:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = kind, target, len(content)
-    return info, content
-
-
-def packed(members: Members) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for info, content in members:
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def use_local(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    Path("local.tar.gz").write_bytes(content)
-    monkeypatch.setenv("CIFAR10_ARCHIVE", "local.tar.gz")
-
-
-def assert_complete(official: Path, output: Path = download.OUTPUT) -> None:
-    """The output is the eight files, bit for bit, and nothing else was left."""
-    assert {path.name: path.read_bytes() for path in output.iterdir()} == {
-        path.name: path.read_bytes() for path in official.iterdir()
-    }
-    assert [path.name for path in output.parent.iterdir()] == [FOLDER]
-
-
-def assert_nothing_left() -> None:
-    assert list(Path("data/raw").iterdir()) == []
 
 
 # --- the stand-in ---

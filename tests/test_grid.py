@@ -73,19 +73,6 @@ def none_is_left(folder: Path) -> None:
     assert not left, [process.cmdline() for process in left]
 
 
-def start(clone: Clone, *command: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command,
-        cwd=clone.folder,
-        env=clone.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def read_until(process: "subprocess.Popen[str]", text: str) -> str:
     """What it printed up to the line with this text, which has to come."""
     assert process.stdout is not None
@@ -131,7 +118,7 @@ MAKE = ("make", "--file=/dev/null", f"--eval=grid:; {' '.join(GRID)}", "grid")
 def test_an_ended_grid_goes_on_to_the_same_table(
     uninterrupted: Clone, clone: Clone, command: tuple[str, ...], ending: signal.Signals
 ) -> None:
-    process = start(clone, *command)
+    process = clone.start(*command, stderr=subprocess.STDOUT)
     try:
         read_until(process, f"{FINISHED}-seed7: done (1 of 2)")
         read_until(process, f"{CUT}-seed8: epoch 3/25")

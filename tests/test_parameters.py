@@ -1,7 +1,6 @@
 """params.yaml: what each stage's schema accepts and refuses, and how it says so."""
 
 import errno
-import importlib
 import math
 import subprocess
 import sys
@@ -14,10 +13,9 @@ import yaml
 from stages import evaluate, split, train_keras_cnn, train_resnet18
 from stages.errors import WAY_BACK, BadParameter, ExpectedError
 from stages.errors import run_program as ending
-from stages.parameters import TOP_LEVEL_KEYS, Section, load
-from tests.stage_runs import ROOT, change_parameters, run_stage
+from stages.parameters import TOP_LEVEL_KEYS, load
+from tests.stage_runs import ROOT, STAGES_WITH_PARAMETERS, change_parameters, run_stage, schema
 
-STAGES = ("download", "split", "train_keras_cnn", "train_resnet18", "evaluate")  # those that read parameters
 RATE = "a number from 0 to below 1"
 LAYERS = "a list of layers out of conv1, bn1, layer1, layer2, layer3, layer4, fc, not all of them"
 EVERY_LAYER = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"]
@@ -159,11 +157,6 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def schema(stage: str) -> type[Section]:
-    parameters: type[Section] = importlib.import_module(f"stages.{stage}").Parameters
-    return parameters
-
-
 def refusal(stage: str) -> str:
     """The one line in which `load` refuses the current directory's params.yaml."""
     with pytest.raises(ExpectedError) as caught:
@@ -183,14 +176,14 @@ def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES_WITH_PARAMETERS)
 def test_the_committed_parameters_are_what_the_stage_reads(stage: str) -> None:
     committed = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     loaded = load(schema(stage), ROOT / "params.yaml").model_dump()
     assert loaded == {key: committed[key] for key in loaded}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES_WITH_PARAMETERS)
 def test_dvc_declares_the_parameters_that_the_stage_reads(stage: str) -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     assert sorted(stages[stage].get("do", stages[stage])["params"]) == sorted(schema(stage).model_fields)
@@ -198,7 +191,7 @@ def test_dvc_declares_the_parameters_that_the_stage_reads(stage: str) -> None:
 
 def test_every_key_of_the_file_is_some_stages_and_known() -> None:
     committed = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    read = {key for stage in STAGES for key in schema(stage).model_fields}
+    read = {key for stage in STAGES_WITH_PARAMETERS for key in schema(stage).model_fields}
     assert set(committed) == set(TOP_LEVEL_KEYS) == read
 
 
@@ -254,7 +247,7 @@ def test_names_every_fault_at_once(parameters: Path) -> None:
     assert "keras_cnn.epochs is 'many'; allowed:" in line
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES_WITH_PARAMETERS)
 def test_refuses_an_unknown_key_at_the_top_in_every_stage(parameters: Path, stage: str) -> None:
     change_parameters({"drop_out": 0.4})
     line = refusal(stage)

@@ -7,8 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from stages import errors
-from tests.clones import Clone, new_repository
+from tests.clones import WAY_BACK, Clone, stages_run
 
 pytestmark = pytest.mark.pipeline
 
@@ -23,30 +22,7 @@ ALL_STAGES = [
     "plot",
     "compare",
 ]
-WAY_BACK = errors.WAY_BACK.split(": ")[1]
 KERAS_STAGES = {"train_keras_cnn", "evaluate@keras_cnn", "plot", "compare"}
-
-# As little as shows that the graph works; -S for a list, so that one run takes them all.
-SMALL = {
-    "data": {"source": "synthetic", "synthetic": {"seed": 7, "train_images": 400, "test_images": 100}},
-    "keras_cnn": {"epochs": 1},
-    "resnet18": {"epochs": 1},
-    "evaluate": {"augmented_draws": 2},
-}
-
-
-def stages_run(output: str) -> list[str]:
-    return re.findall(r"^Running stage '([^']+)'", output, flags=re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory) -> tuple[Clone, str]:
-    """The working tree, uncommitted files included, committed with small parameters and reproduced; and the output."""
-    clone = new_repository(tmp_path_factory.mktemp("pipeline") / "a clone", SMALL)
-    clone.commit("small")
-    output = clone.ok("dvc", "repro")
-    clone.commit("reproduced")
-    return clone, output
 
 
 def test_repro_runs_every_stage_once(repository):

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stages import running
@@ -84,6 +85,21 @@ def test_without_dvc_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("DVC_STAGE", raising=False)
     monkeypatch.setattr(running, "ancestors", lambda: pytest.fail("watched"))
     running.end_with_dvc()
+
+
+@pytest.mark.xfail(strict=True, reason="stages/running.py asks for every ancestor, up to the first process of all")
+def test_the_end_of_what_started_dvc_is_no_end_of_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell or a session above dvc may go while it is looked at; that must not end the stage."""
+    dvc = running.ancestors()[-1]
+    parent = psutil.Process.parent
+
+    def parent_or_gone(process: psutil.Process) -> psutil.Process | None:
+        if process.pid == dvc:
+            raise psutil.NoSuchProcess(dvc)
+        return parent(process)
+
+    monkeypatch.setattr(psutil.Process, "parent", parent_or_gone)
+    assert running.ancestors()[-1:] == [dvc]
 
 
 def test_one_at_a_time_in_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
