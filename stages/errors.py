@@ -24,6 +24,10 @@ WAY_BACK = (
 )
 
 
+# DVC believes a read-only file of its cache, the normal state, and puts it over what a stage writes anew.
+FROM_SCRATCH = "chmod -R u+w .dvc/cache (or DVC puts its copy back), remove {} and run dvc repro"
+
+
 class ExpectedError(Exception):
     """A fault that a user can mend; its text is one line: what is wrong, where, and what to do next."""
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from stages.augmentation import augment, draw
 from stages.dataset import DATASET_FILE, Images, load_images
-from stages.errors import BadParameter, ExpectedError
+from stages.errors import FROM_SCRATCH, BadParameter, ExpectedError
 from stages.files import read_json, write_json, write_rows
 from stages.parameters import Section, load
 from stages.randomness import generator
@@ -141,7 +141,7 @@ def resnet18_predictor(parameters: dict[str, Any]) -> Predict:
 
 def _unreadable(file: Path, reason: object) -> ExpectedError:
     why = " ".join(str(reason).split())[:200]
-    return ExpectedError(f"{file} is not a model that this pipeline trained ({why}); remove it and run dvc repro")
+    return ExpectedError(f"{file} is not a model that this pipeline trained ({why}); {FROM_SCRATCH.format(file)}")
 
 
 if __name__ == "__main__":

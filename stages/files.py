@@ -2,14 +2,15 @@
 
 import csv
 import json
-import zipfile
-import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from stages.errors import ExpectedError
+from stages.errors import FROM_SCRATCH, ExpectedError
+
+T = TypeVar("T")
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -18,10 +19,7 @@ def read_array(path: Path) -> np.ndarray:
     Raises:
         ExpectedError: The file is missing or is not such an array.
     """
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, FileNotFoundError) as error:
-        raise _damaged(path, error) from None
+    return _read(path, lambda: _load(path, np.ndarray))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -30,11 +28,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         ExpectedError: The file is missing or is not such an archive.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, FileNotFoundError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, error) from None
+    with _read(path, lambda: _load(path, np.lib.npyio.NpzFile)) as archive:
+        arrays = _read(path, lambda: {name: archive[name] for name in archive.files})
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise _damaged(path, f"its {name} is no array")
+    return arrays
 
 
 def read_json(path: Path) -> Any:
@@ -43,10 +42,7 @@ def read_json(path: Path) -> Any:
     Raises:
         ExpectedError: The file is missing or is not JSON.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, FileNotFoundError) as error:
-        raise _damaged(path, error) from None
+    return _read(path, lambda: json.loads(path.read_text(encoding="utf-8")))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -55,11 +51,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises:
         ExpectedError: The file is missing or is not UTF-8 text.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (ValueError, FileNotFoundError, csv.Error) as error:
-        raise _damaged(path, error) from None
+    with _read(path, lambda: path.open(newline="", encoding="utf-8")) as file:
+        return _read(path, lambda: list(csv.DictReader(file)))
 
 
 def check_writable(path: Path) -> None:
@@ -88,9 +81,27 @@ def write_rows(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ...] 
         writer.writerows(rows)
 
 
-def _damaged(path: Path, error: Exception) -> ExpectedError:
-    if isinstance(error, FileNotFoundError):
-        return ExpectedError(f"{path} is missing; if git has it: git restore {path}; else: dvc repro")
+def _read(path: Path, read: Callable[[], T]) -> T:
+    """What `read` gives: on a damaged file NumPy, zipfile and json raise nearly anything."""
+    try:
+        return read()
+    except FileNotFoundError:
+        raise ExpectedError(f"{path} is missing; if git has it: git restore {path}; else: dvc repro") from None
+    except PermissionError:  # of the machine, not of the file's content; run_program has a line for it
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from None
+
+
+def _load(path: Path, kind: type[T]) -> T:
+    content = np.load(path, allow_pickle=False)
+    if not isinstance(content, kind):
+        raise ValueError(f"it is no {kind.__name__}")
+    return content
+
+
+def _damaged(path: Path, reason: object) -> ExpectedError:
+    why = " ".join(str(reason).split())[:200]
     return ExpectedError(
-        f"{path} cannot be read ({error}); if git has it: git restore {path}; else: remove it, dvc repro"
+        f"{path} cannot be read ({why}); if git has it: git restore {path}; else: {FROM_SCRATCH.format(path)}"
     )

@@ -122,7 +122,8 @@ def read_batch(path: Path, source: str) -> Images:
         ExpectedError: The file is not such a pickle, or is neither official nor the stand-in's.
     """
     batch = unpickle(path)
-    if source == "synthetic" and batch.get("batch_label") != SYNTHETIC_LABEL:
+    label = batch.get("batch_label")
+    if source == "synthetic" and not (isinstance(label, str) and label == SYNTHETIC_LABEL):
         raise ExpectedError(
             f"{path} belongs neither to CIFAR-10 (a file differs from the official one) "
             f"nor to the synthetic stand-in; {_AGAIN}"
@@ -229,7 +230,8 @@ def unpickle(path: Path) -> dict[str, Any]:
         # latin1: Python 2 wrote the official files, whose keys and pixels are its byte strings.
         content = _Unpickler(io.BytesIO(pickled), encoding="latin1").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ExpectedError(f"{path} is not a pickle of a CIFAR-10 batch ({error}); {_AGAIN}") from None
+        why = " ".join(str(error).split())
+        raise ExpectedError(f"{path} is not a pickle of a CIFAR-10 batch ({why}); {_AGAIN}") from None
     if not isinstance(content, dict):
         raise ExpectedError(f"{path} does not hold a mapping; {_AGAIN}")
     return content

@@ -72,15 +72,18 @@ def ancestors() -> list[int]:
     """The parent of this process, its parent, and so on up to the first that is no shell: dvc itself."""
     found: list[int] = []
     with contextlib.suppress(psutil.Error):
-        for process in psutil.Process().parents():
+        process = psutil.Process().parent()
+        while process is not None:  # step by step: what is above dvc may end meanwhile, and does not matter
             found.append(process.pid)
             if Path(process.name()).stem not in SHELLS:
                 break
+            process = process.parent()
     return found
 
 
 def _watch(dvc: int) -> None:
-    while dvc in ancestors():  # a process whose parent ends gets another one
+    # A process whose parent ends gets another one. Twice: psutil compares start times, which a set clock moves.
+    while dvc in ancestors() or dvc in ancestors():
         time.sleep(LOOK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(END_SECONDS)

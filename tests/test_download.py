@@ -301,7 +301,7 @@ def test_a_bomb_is_not_unpacked_to_its_end(members: Members, monkeypatch: pytest
     monkeypatch.setattr(download._BoundedGzip, "_left", 2_000_000)
     use_local(monkeypatch, packed([bomb, *members]))
     assert Path("local.tar.gz").stat().st_size < 300_000
-    with pytest.raises(ExpectedError, match="it unpacks to far more than the official archive does"):
+    with pytest.raises(ExpectedError, match=r"it unpacks to far more than|a header of 40000000 bytes"):
         download.main()
     assert_nothing_left()
 

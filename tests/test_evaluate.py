@@ -20,7 +20,7 @@ from stages import evaluate, keras_backend
 from stages.architectures import keras_cnn, resnet18
 from stages.augmentation import draw
 from stages.dataset import Images
-from stages.errors import WAY_BACK
+from stages.errors import FROM_SCRATCH, WAY_BACK
 from stages.errors import run_program as ending
 from stages.files import write_json
 from stages.randomness import generator
@@ -378,7 +378,7 @@ def test_a_file_that_is_no_keras_cnn_is_one_line(
     save(keras, MODEL_FILES["keras_cnn"])
     line = one_line("keras_cnn")
     assert line.startswith("evaluate@keras_cnn: models/keras_cnn.keras is not a model that this pipeline trained (")
-    assert line.endswith("); remove it and run dvc repro")
+    assert line.endswith(f"); {FROM_SCRATCH.format(MODEL_FILES['keras_cnn'])}")
     assert reason in line
     assert len(line) < 400
     assert not Path("ran").exists()
@@ -422,7 +422,7 @@ def test_a_file_that_is_no_resnet18_is_one_line(save: Callable[[Path], Any], rea
     save(MODEL_FILES["resnet18"])
     line = one_line("resnet18")
     assert line.startswith("evaluate@resnet18: models/resnet18.pt is not a model that this pipeline trained (")
-    assert line.endswith("); remove it and run dvc repro")
+    assert line.endswith(f"); {FROM_SCRATCH.format(MODEL_FILES['resnet18'])}")
     assert reason in line
     assert len(line) < 400
     assert not Path("ran").exists()

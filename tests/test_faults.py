@@ -263,7 +263,6 @@ def test_hostile_surroundings(clone: Clone, surroundings: Surroundings) -> None:
     assert_committed_results(clone)
 
 
-@pytest.mark.xfail(strict=True, reason="stages/evaluate.py does not say that DVC's cache is to be looked at, too")
 def test_junk_in_dvcs_cache_is_named_and_the_line_leads_out(clone: Clone) -> None:
     """DVC takes a read-only file of its cache for what its name says, and puts it over what a new training writes."""
     model = clone.folder / "models/resnet18.pt"

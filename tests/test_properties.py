@@ -1,7 +1,6 @@
 """Any input at all gives a result or one line: parameters, the split, archives, batches, arrays, tables and metrics.
 
-Examples are drawn by hypothesis in the same way in each run, so that a failure is the change's and not chance's. What
-is known to be wrong stands in strict xfails: whoever mends it is told to take them out.
+Examples are drawn by hypothesis in the same way in each run, so that a failure is the change's and not chance's.
 """
 
 import csv
@@ -149,7 +148,6 @@ ALIASES = "".join(f"  l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in 
 MERGES = "".join(f"  m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 9)}]}}\n" for n in range(1, 7))
 
 
-@pytest.mark.xfail(strict=True, reason="stages/parameters.py expects of PyYAML no more than it documents")
 @pytest.mark.parametrize(
     "value",
     [
@@ -260,7 +258,6 @@ def test_any_archive_gives_the_official_files_or_nothing(
         assert list(Path("data/raw").iterdir()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="stages/download.py lets tarfile follow and read headers without a limit")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -311,7 +308,6 @@ def check_batch(content: bytes) -> None:
         assert found.labels.max() < 10
 
 
-@pytest.mark.xfail(strict=True, reason="stages/preprocess.py quotes an error of pickle's that has two lines")
 @examples(600)
 @given(content=ANY_PICKLE)
 def test_any_pickle_gives_a_batch_or_one_line(folder: Path, content: bytes) -> None:
@@ -333,7 +329,6 @@ def test_any_mapping_gives_a_batch_or_one_line(folder: Path, batch: dict[str, An
     check_batch(pickle.dumps(batch))
 
 
-@pytest.mark.xfail(strict=True, reason="stages/preprocess.py compares batch_label before it knows that it is text")
 def test_a_label_that_is_an_array_is_one_line(folder: Path) -> None:
     check_batch(pickle.dumps({"batch_label": np.arange(2)}))
 
@@ -365,7 +360,6 @@ NPY = saved(np.save, np.arange(6, dtype=np.uint8))
 NPZ = saved(np.savez, train=np.arange(3), validation=np.arange(2))
 READERS = {"a.npy": read_array, "a.npz": read_arrays, "a.json": read_json, "a.csv": read_rows}
 GOOD_FILES = {"a.npy": NPY, "a.npz": NPZ, "a.json": b'{"a": [1, 2.5, null, "\\u00e4"]}\n', "a.csv": b"a,b\n1,2\n"}
-MISSED_DAMAGE = pytest.mark.xfail(strict=True, reason="stages/files.py names each error of NumPy's, and misses some")
 UNREAD = {  # kind of file: what its reader does not take for damage
     "a zip's first bytes": ("a.npy", b"PK\x03\x04junk"),
     "several arrays for one": ("a.npy", NPZ),
@@ -403,14 +397,12 @@ def test_any_table_is_read_or_named(folder: Path, name: str, data: st.DataObject
     check_file(name, data.draw(st.binary(max_size=100) | damaged(GOOD_FILES[name])))
 
 
-@MISSED_DAMAGE
 @examples(600)
 @given(name=st.sampled_from(["a.npy", "a.npz"]), data=st.data())
 def test_any_array_is_read_or_named(folder: Path, name: str, data: st.DataObject) -> None:
     check_file(name, data.draw(st.binary(max_size=100) | damaged(GOOD_FILES[name])))
 
 
-@MISSED_DAMAGE
 @pytest.mark.parametrize(("name", "content"), UNREAD.values(), ids=UNREAD.keys())
 def test_what_is_no_array_is_named(folder: Path, name: str, content: bytes) -> None:
     check_file(name, content)

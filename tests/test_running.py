@@ -87,7 +87,6 @@ def test_without_dvc_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> None
     running.end_with_dvc()
 
 
-@pytest.mark.xfail(strict=True, reason="stages/running.py asks for every ancestor, up to the first process of all")
 def test_the_end_of_what_started_dvc_is_no_end_of_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shell or a session above dvc may go while it is looked at; that must not end the stage."""
     dvc = running.ancestors()[-1]
