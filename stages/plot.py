@@ -6,6 +6,7 @@ comparison, which knows what was run of it. On the synthetic stand-in every figu
 points are left out.
 """
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +53,7 @@ POINTS = (  # of a grid, for the values of its first axis
     {"linestyle": "-", "linewidth": 1.4, "marker": "o", "markersize": 6},
     {"linestyle": "--", "linewidth": 1.4, "marker": "s", "markersize": 6},
 )
+SECTION = re.compile(r"\b[a-z0-9_]+\.(?=[a-z_]+=)")  # of a parameter's key
 ASIDE = (-0.004, 0.004)  # so that their bars do not cover one another
 READING_COLOURS = (RED, BLUE, GREEN, "#8A6D00", "#7A4B94")  # of a grid's readings, the nearest first
 KEPT = {"color": "black", "linestyle": "-.", "linewidth": 1}
@@ -266,7 +268,8 @@ def draw_grid(grid: dict[str, Any]) -> Figure:
             readings = [reading for reading in grid["readings"] if reading["in_full"]]
             for reading, color in zip(readings, READING_COLOURS, strict=False):
                 points = {row["at"][1] + aside: reading["numbers"][row["id"]] for row in cells}
-                label = f"ours, {first} {value}: {reading['reading']}"
+                short = SECTION.sub("", reading["reading"])  # the legend is as wide as the figure
+                label = f"ours, {first} {value}: {short}"
                 draw_points(axes, points, color=color, label=label, **kind)
         axes.set_xticks(sorted({row["at"][1] for row in rows}))
         axes.margins(x=0.2)
