@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ class Clone:
             text=True,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=_as_at_a_terminal,
         )
 
     def ok(self, *command: str, **environment: str) -> str:
@@ -72,6 +74,12 @@ class Clone:
 
     def metrics(self, model: str) -> dict:
         return json.loads((self.folder / f"metrics/{model}.json").read_text())
+
+
+def _as_at_a_terminal() -> None:
+    """Ctrl-C reaches the command, though the tests themselves may run in the background, where it is ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def stages_run(output: str) -> list[str]:
