@@ -56,7 +56,7 @@ class Clone:
             text=True,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_as_at_a_terminal,
+            preexec_fn=as_at_a_terminal,
         )
 
     def ok(self, *command: str, **environment: str) -> str:
@@ -76,7 +76,7 @@ class Clone:
         return json.loads((self.folder / f"metrics/{model}.json").read_text())
 
 
-def _as_at_a_terminal() -> None:
+def as_at_a_terminal() -> None:
     """Ctrl-C reaches the command, though the tests themselves may run in the background, where it is ignored."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)

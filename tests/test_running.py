@@ -12,6 +12,7 @@ import pytest
 
 from stages import running
 from stages.errors import ExpectedError
+from tests.clones import as_at_a_terminal
 from tests.stage_runs import ROOT
 
 STAGE = """
@@ -46,7 +47,7 @@ def start(code: str, **settings: object) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **settings,
+        **{"preexec_fn": as_at_a_terminal, **settings},
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "runs\n"
