@@ -103,6 +103,7 @@ def compare(numbers: Numbers) -> Json:
     own = {model: read_own_run(model) for model in numbers.models}
     sources = {model: run.source for model, run in own.items()} | {"dataset": read_json(DATASET)["source"]}
     runs = [*own.values(), *read_collected(list(own.values()))]
+    collected = {row["name"] for row in read_runs()}
     grids = {name: Readings(grid, numbers, runs) for name, grid in numbers.grids.items()}
     standings = {
         name: grids[wanted.grid].standing(wanted, own[wanted.model])
@@ -123,7 +124,7 @@ def compare(numbers: Numbers) -> Json:
             for model, title in numbers.models.items()
         ],
         "grids": [{"id": name, **readings.described()} for name, readings in grids.items()],
-        "not_run": [name for name in all_runs(load_experiments()) if name not in {row["name"] for row in read_runs()}],
+        "not_run": [name for name in all_runs(load_experiments()) if name not in collected],
         "results": [compare_number(row, standings[row.configuration]) for row in numbers.results],
         "details": [compare_number(row, standings[row.configuration]) for row in numbers.details],
         "lists": [compare_list(row, standings[row.configuration]) for row in numbers.lists],

@@ -196,9 +196,10 @@ def collected() -> Pair:
     """Each row of the collected runs: where it is from, what it was run with, and what its history says of it."""
     experiments, lock = load_experiments(), read_lock()
     runs, source = all_runs(experiments), read_json(DATASET)["source"]
+    rows = read_runs()
     expected: Json = {"histories": sorted(path.stem for path in HISTORIES.glob("*"))}
-    found: Json = {"histories": sorted(row["name"] for row in read_runs())}
-    for row in read_runs():
+    found: Json = {"histories": sorted(row["name"] for row in rows)}
+    for row in rows:
         name, model = row["name"], row["model"]
         wanted = origin(lock, model)
         is_wanted = same_origin(Origin(row["code"], row["data"]), wanted, experiments)

@@ -17,6 +17,18 @@ from tests.stage_runs import ROOT
 
 WAY_BACK = errors.WAY_BACK.split(": ")[1]
 
+ALL_STAGES = [
+    "download",
+    "preprocess",
+    "split",
+    "train_keras_cnn",
+    "train_resnet18",
+    "evaluate@keras_cnn",
+    "evaluate@resnet18",
+    "plot",
+    "compare",
+]
+
 # As little as shows that the graph works; -S for a list, so that one run takes them all.
 SMALL = {
     "data": {"source": "synthetic", "synthetic": {"seed": 7, "train_images": 400, "test_images": 100}},

@@ -16,22 +16,10 @@ import pytest
 import yaml
 
 from tests import audit
-from tests.clones import Clone, copy_working_tree
+from tests.clones import ALL_STAGES, Clone, copy_working_tree
 from tests.stage_runs import ROOT, change_parameters
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify, which sees what is read, is Linux's")
-
-STAGES = [
-    "download",
-    "preprocess",
-    "split",
-    "train_keras_cnn",
-    "train_resnet18",
-    "evaluate@keras_cnn",
-    "evaluate@resnet18",
-    "plot",
-    "compare",
-]
 
 SMALL = {
     "data.source": "synthetic",
@@ -51,7 +39,7 @@ SMALL = {
 # ImageNet weights, and an archive over the network. The real CIFAR-10 has a test of its own below.
 CONFIGURATIONS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "the results in git": ({}, ["plot", "compare"]),  # of the real CIFAR-10: the stand-in's are not compared
-    "small, else as committed": ({}, STAGES),
+    "small, else as committed": ({}, ALL_STAGES),
     "ResNet-18 as in the paper's text, with weights from a file": (
         {
             "resnet18.weights": "file",  # those that the configuration before has trained
@@ -217,19 +205,19 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 @pytest.fixture(scope="module")
 def runs(copy: Copy) -> dict[str, list[Run]]:
     """Every stage in every configuration that has it."""
-    done: dict[str, list[Run]] = {name: [] for name in STAGES}
+    done: dict[str, list[Run]] = {name: [] for name in ALL_STAGES}
     for changes, stages in CONFIGURATIONS.values():
         copy.configure(changes)
         entries = copy.entries()
-        assert set(entries) == set(STAGES)
+        assert set(entries) == set(ALL_STAGES)
         for name in stages:
             done[name].append(copy.run(entries[name]))
-        if stages == STAGES:
+        if stages == ALL_STAGES:
             shutil.copy(copy.folder / "models/resnet18.pt", copy.folder / SMALL["resnet18.weights_file"])
     return done
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", ALL_STAGES)
 def test_a_stage_reads_what_it_declares_and_writes_its_outs(runs: dict[str, list[Run]], name: str) -> None:
     assert faults(name, runs[name]) == []
 

@@ -7,21 +7,10 @@ import subprocess
 import pytest
 import yaml
 
-from tests.clones import WAY_BACK, Clone, stages_run
+from tests.clones import ALL_STAGES, WAY_BACK, Clone, stages_run
 
 pytestmark = pytest.mark.pipeline
 
-ALL_STAGES = [
-    "download",
-    "preprocess",
-    "split",
-    "train_keras_cnn",
-    "train_resnet18",
-    "evaluate@keras_cnn",
-    "evaluate@resnet18",
-    "plot",
-    "compare",
-]
 KERAS_STAGES = {"train_keras_cnn", "evaluate@keras_cnn", "plot", "compare"}
 
 
