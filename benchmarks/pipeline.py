@@ -23,7 +23,7 @@ from benchmarks.throughput import ROOT, end_group, last_line
 from stages.errors import ExpectedError
 
 Json = dict[str, Any]
-STAGES = ("train_keras_cnn", "train_resnet18", "evaluate@keras_cnn", "evaluate@resnet18", "plot", "compare")
+STAGES = ("train_keras_cnn", "train_resnet18", "evaluate@keras_cnn", "evaluate@resnet18", "compare", "plot")
 DATA_STAGES = ("download", "preprocess", "split")
 FRAMEWORKS = ("tensorflow", "torch", "keras", "jax")
 SHORT = {"keras_cnn": {"epochs": 1}, "resnet18": {"epochs": 1}, "evaluate": {"augmented_draws": 1}}
@@ -127,8 +127,10 @@ def measure(clone: Clone) -> Json:
 def nothing_to_do(clone: Clone) -> float:
     """Seconds of a `dvc repro` that finds everything up to date."""
     seconds, _, printed = clone.run("dvc", "repro")
-    if "Running stage" in printed:
-        raise ExpectedError("a second dvc repro ran a stage, so its time is not that of one with nothing to do")
+    if ran := re.findall(r"Running stage '(.*?)'", printed):
+        raise ExpectedError(
+            f"a second dvc repro ran {', '.join(ran)}, so its time is not that of one with nothing to do"
+        )
     return seconds
 
 

@@ -25,8 +25,8 @@ ALL_STAGES = [
     "train_resnet18",
     "evaluate@keras_cnn",
     "evaluate@resnet18",
-    "plot",
     "compare",
+    "plot",
 ]
 
 # As little as shows that the graph works; -S for a list, so that one run takes them all.
