@@ -74,8 +74,10 @@ def arguments() -> argparse.Namespace:
 def training(data: Path, quick: bool) -> Json:
     """Throughput on the CPU, its limit, and throughput on a GPU where there is one."""
     say("the rate of matrix products")
-    rates = {framework: rates_of(framework) for framework in ("torch", "tensorflow")}
-    rows = on_device("cpu", data, throughput.QUICK_PLANS if quick else throughput.PLANS)
+    plans = throughput.QUICK_PLANS if quick else throughput.PLANS
+    batch_sizes = sorted({batch_size for _, batch_size in plans})
+    rates = {framework: rates_of(framework, batch_sizes) for framework in ("torch", "tensorflow")}
+    rows = on_device("cpu", data, plans)
     gpu: Any = NO_GPU
     if name := rates["torch"]["gpu"]:
         gpu_rows = on_device("cuda", data, throughput.QUICK_PLANS if quick else throughput.GPU_PLANS)
@@ -92,11 +94,10 @@ def on_device(device: str, data: Path, plans: dict[tuple[str, int], throughput.P
     return rows
 
 
-def rates_of(framework: str) -> Json:
+def rates_of(framework: str, batch_sizes: list[int]) -> Json:
     """What `benchmarks.limit` measures, in a process of its own."""
-    result = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "benchmarks.limit", framework], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "benchmarks.limit", framework, *map(str, batch_sizes)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
         raise ExpectedError(f"benchmarks.limit {framework} failed: {throughput.last_line(result.stderr)}")
     answer: Json = json.loads(result.stdout.splitlines()[-1])
@@ -104,7 +105,7 @@ def rates_of(framework: str) -> Json:
 
 
 def limits(rows: list[Json], rates: Json) -> list[Json]:
-    """For each row of the throughput: operations of a step, the least time of them, and its share of our step."""
+    """For each row of the throughput: a step's operations, the least time of them, and what its products take alone."""
     section = load(train_keras_cnn.Parameters).keras_cnn
     keras_cnn = limit.keras_cnn_operations(section.filters, section.kernel_size, section.dense_units)
     operations = {
@@ -122,6 +123,7 @@ def limits(rows: list[Json], rates: Json) -> list[Json]:
                 "framework": framework,
                 "gigaflop_per_step": {name: round(count / 1e9, 3) for name, count in step.items()},
                 "ms_per_step": row["ours"]["ms_per_step"],
+                "products_ms": rates[framework]["products_ms"][str(row["batch_size"])],
                 "precisions": {
                     name: {"gflops_per_second": rate} | limit.share(step["ours"], rate, row["ours"]["ms_per_step"])
                     for name, rate in rates[framework]["gflops_per_second"].items()

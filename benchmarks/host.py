@@ -18,12 +18,19 @@ def facts() -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _git("rev-parse", "HEAD") or None,
         "dirty": bool(_git("status", "--porcelain")),
-        "processor": cpu_info("model name") or platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
+
+
+def processor() -> str:
+    """Its name; on Linux with family and model, for "AMD EPYC" alone says little on how fast it is."""
+    name = cpu_info("model name") or platform.processor() or platform.machine()
+    family, model = cpu_info("cpu family"), cpu_info("model")
+    return f"{name} (family {family}, model {model})" if family and model else name
 
 
 def slug(processor: str, count: int) -> str:

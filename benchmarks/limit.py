@@ -2,32 +2,48 @@
 
 The least time is the step's floating-point operations (a multiplication and an addition are two) over the rate at
 which the same framework multiplies large matrices. A convolution may take fewer operations than are counted (Winograd),
-and batch norms, pooling and the optimiser come on top, which are bound by memory: it is a yardstick, not a bound.
+and batch norms, pooling and the optimiser come on top, which are bound by memory: it is a yardstick, not a bound. What
+the framework itself takes for a step's convolutions and matrix products is measured beside it.
 
-`python -m benchmarks.limit torch` measures one framework in a process of its own and prints JSON.
+`python -m benchmarks.limit torch 64 128` measures one framework, and its model with these batch sizes, in a process of
+its own and prints JSON.
 """
 
+import itertools
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
 from typing import Any
 
 from benchmarks.host import has_bfloat16
+from stages import train_keras_cnn
+from stages.parameters import load
 
 SIDE = 2048  # of the matrices: float32 takes 16 MB, more than a core's cache
 ATTEMPTS = 8  # the best counts: anything else on the machine only slows it
+REPEATS = 20  # of a step's products, after a few to warm up; the median counts, as it does of the steps
+WARM_UP = 3
+PRODUCTS = re.compile(r"::(mm|addmm_?|mkldnn_convolution|convolution_backward)$")  # of PyTorch's operations on the CPU
 IMAGE, CLASSES = 32, 10
 
 
 def main() -> None:
-    """Print the rates of one framework; torch's answer holds ResNet-18's operations and the GPU as well."""
-    framework = sys.argv[1]
+    """Print the rates of one framework, and of its model the time of a step's products with each batch size.
+
+    torch's answer holds ResNet-18's operations and the GPU as well.
+    """
+    framework, *batch_sizes = sys.argv[1:]
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     product = {"torch": torch_product, "tensorflow": tensorflow_product}[framework]
     names = ["float32", *(["bfloat16"] if has_bfloat16() else [])]
     answer: dict[str, Any] = {"gflops_per_second": {name: round(rate(product(name)), 1) for name in names}}
+    products_ms = {"torch": resnet18_products_ms, "tensorflow": keras_cnn_products_ms}[framework]
+    answer["products_ms"] = {size: round(products_ms(int(size)), 3) for size in batch_sizes}
     if framework == "torch":
         import torch
 
@@ -77,6 +93,62 @@ def keras_cnn_operations(filters: Sequence[int], kernel_size: int, dense_units: 
     forward.append(2 * side**2 * channels * dense_units)
     forward.append(2 * dense_units * CLASSES)
     return 3 * sum(forward) - forward[0]
+
+
+def keras_cnn_products_ms(batch_size: int) -> float:
+    """Milliseconds of TensorFlow's convolutions and matrix products in a step of the Keras CNN, each by itself."""
+    import tensorflow as tf
+
+    section = load(train_keras_cnn.Parameters).keras_cnn
+    total, side, channels = 0.0, IMAGE, 3
+    for outputs in section.filters:
+        maps, gradient = (tf.random.uniform((batch_size, side, side, depth)) for depth in (channels, outputs))
+        kernel = tf.random.uniform((section.kernel_size, section.kernel_size, channels, outputs))
+        products = [
+            partial(tf.raw_ops.Conv2D, input=maps, filter=kernel),
+            partial(tf.raw_ops.Conv2DBackpropFilter, input=maps, filter_sizes=kernel.shape, out_backprop=gradient),
+            partial(tf.raw_ops.Conv2DBackpropInput, input_sizes=maps.shape, filter=kernel, out_backprop=gradient),
+        ]
+        if side == IMAGE:  # the images need no gradient
+            del products[2]
+        total += sum(median_ms(partial(product, strides=[1, 1, 1, 1], padding="SAME")) for product in products)
+        side, channels = side // 2, outputs
+    for wide, outputs in itertools.pairwise([side**2 * channels, section.dense_units, CLASSES]):
+        shapes = (batch_size, wide), (wide, outputs), (batch_size, outputs)
+        inputs, kernel, gradient = (tf.random.uniform(shape) for shape in shapes)
+        total += median_ms(partial(tf.matmul, inputs, kernel))
+        total += median_ms(partial(tf.matmul, inputs, gradient, transpose_a=True))
+        total += median_ms(partial(tf.matmul, gradient, kernel, transpose_b=True))
+    return total
+
+
+def median_ms(compute: Callable[[], Any]) -> float:
+    """Milliseconds of an operation on the CPU."""
+    times = []
+    for _ in range(WARM_UP + REPEATS):
+        began = time.perf_counter()
+        compute()
+        times.append(1000 * (time.perf_counter() - began))
+    return median(times[WARM_UP:])
+
+
+def resnet18_products_ms(batch_size: int) -> float:
+    """Milliseconds of PyTorch's convolutions and matrix products in a step of ours, by its profiler."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from benchmarks.worker import ours_resnet18_model
+
+    model = ours_resnet18_model("cpu")[1].train()
+    images = torch.rand(batch_size, 3, IMAGE, IMAGE).to(memory_format=torch.channels_last)
+    times = []
+    for _ in range(WARM_UP + REPEATS):
+        model.zero_grad()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            model(images).sum().backward()
+        products = (event for event in profiler.key_averages() if PRODUCTS.search(event.key))
+        times.append(sum(event.self_cpu_time_total for event in products) / 1000)
+    return median(times[WARM_UP:])
 
 
 def resnet18_operations() -> dict[str, int]:

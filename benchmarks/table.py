@@ -71,7 +71,7 @@ def measuring(rows: list[Json]) -> str:
 
 
 def limit_table(rows: list[Json]) -> str:
-    """The least time of a step in each precision that the processor multiplies, and its share of ours."""
+    """The least time of a step in each precision, its share of ours, and what the framework's products take."""
     lines = []
     for row in rows:
         operations = row["gigaflop_per_step"]
@@ -86,10 +86,11 @@ def limit_table(rows: list[Json]) -> str:
                     f"{values['least_ms']:.1f} ms",
                     f"{row['ms_per_step']:.1f} ms",
                     f"{100 * values['share_of_step']:.0f} %",
+                    f"{row['products_ms']:.1f} ms" if name == "float32" else NOTHING,
                 ]
             )
     header = ["model", "batch", "the network's step", "ours", "matrix products", "least time", "our step", "share"]
-    return markdown.table(header, lines)
+    return markdown.table([*header, "its products alone"], lines)
 
 
 def pipeline_table(measured: Json, full_runs: Json) -> str:
