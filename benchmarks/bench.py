@@ -18,10 +18,8 @@ import numpy as np
 
 from benchmarks import host, limit, pipeline, throughput
 from benchmarks.table import table
-from stages import train_keras_cnn
 from stages.errors import ExpectedError, run_program
 from stages.files import check_writable, read_json, read_rows, write_json
-from stages.parameters import load
 from stages.synthetic import draw
 
 Json = dict[str, Any]
@@ -73,7 +71,7 @@ def arguments() -> argparse.Namespace:
 
 def training(data: Path, quick: bool) -> Json:
     """Throughput on the CPU, its limit, and throughput on a GPU where there is one."""
-    say("the rate of matrix products")
+    say("the rate of matrix products, and the models' own")
     plans = throughput.QUICK_PLANS if quick else throughput.PLANS
     batch_sizes = sorted({batch_size for _, batch_size in plans})
     rates = {framework: rates_of(framework, batch_sizes) for framework in ("torch", "tensorflow")}
@@ -97,7 +95,7 @@ def on_device(device: str, data: Path, plans: dict[tuple[str, int], throughput.P
 def rates_of(framework: str, batch_sizes: list[int]) -> Json:
     """What `benchmarks.limit` measures, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.limit", framework, *map(str, batch_sizes)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    result = subprocess.run(command, cwd=throughput.ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
         raise ExpectedError(f"benchmarks.limit {framework} failed: {throughput.last_line(result.stderr)}")
     answer: Json = json.loads(result.stdout.splitlines()[-1])
@@ -106,8 +104,7 @@ def rates_of(framework: str, batch_sizes: list[int]) -> Json:
 
 def limits(rows: list[Json], rates: Json) -> list[Json]:
     """For each row of the throughput: a step's operations, the least time of them, and what its products take alone."""
-    section = load(train_keras_cnn.Parameters).keras_cnn
-    keras_cnn = limit.keras_cnn_operations(section.filters, section.kernel_size, section.dense_units)
+    keras_cnn = limit.keras_cnn_operations()
     operations = {
         "keras_cnn": ("tensorflow", {"network": keras_cnn, "ours": keras_cnn}),
         "resnet18": ("torch", rates["torch"]["operations"]),

@@ -34,7 +34,7 @@ def processor() -> str:
 
 
 def slug(processor: str, count: int) -> str:
-    """A machine's file name: "Intel(R) Xeon(R) Processor" with 2 cores is intel-xeon-processor-2-cores."""
+    """A machine's file name: "Intel(R) Core(TM) i7" with 2 cores is intel-core-i7-2-cores."""
     words = re.sub(r"\((r|tm|c)\)", " ", processor.lower())
     name = "-".join(re.findall(r"[a-z0-9]+", words)) or "processor"
     return f"{name}-{count}-core{'s' if count != 1 else ''}"

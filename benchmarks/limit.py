@@ -3,32 +3,35 @@
 The least time is the step's floating-point operations (a multiplication and an addition are two) over the rate at
 which the same framework multiplies large matrices. A convolution may take fewer operations than are counted (Winograd),
 and batch norms, pooling and the optimiser come on top, which are bound by memory: it is a yardstick, not a bound. What
-the framework itself takes for a step's convolutions and matrix products is measured beside it.
+the framework itself takes for a step's convolutions and dense layers is measured beside it, each many times: a median,
+as that of the steps, while the rate of large products is the best of a few.
 
 `python -m benchmarks.limit torch 64 128` measures one framework, and its model with these batch sizes, in a process of
 its own and prints JSON.
 """
 
-import itertools
+import importlib
 import json
-import os
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.host import has_bfloat16
-from stages import train_keras_cnn
+from stages import keras_backend, train_keras_cnn
+from stages.errors import ExpectedError
 from stages.parameters import load
 
 SIDE = 2048  # of the matrices: float32 takes 16 MB, more than a core's cache
 ATTEMPTS = 8  # the best counts: anything else on the machine only slows it
 REPEATS = 20  # of a step's products, after a few to warm up; the median counts, as it does of the steps
 WARM_UP = 3
-PRODUCTS = re.compile(r"::(mm|addmm_?|mkldnn_convolution|convolution_backward)$")  # of PyTorch's operations on the CPU
+# PyTorch's operations on the CPU; the slow ones are where it has no oneDNN.
+CONVOLUTION = r"mkldnn_convolution|convolution_backward|_slow_conv2d_forward|_slow_conv2d_backward"
+PRODUCTS = re.compile(rf"::(mm|addmm_?|{CONVOLUTION})$")
 IMAGE, CLASSES = 32, 10
 
 
@@ -38,7 +41,6 @@ def main() -> None:
     torch's answer holds ResNet-18's operations and the GPU as well.
     """
     framework, *batch_sizes = sys.argv[1:]
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     product = {"torch": torch_product, "tensorflow": tensorflow_product}[framework]
     names = ["float32", *(["bfloat16"] if has_bfloat16() else [])]
     answer: dict[str, Any] = {"gflops_per_second": {name: round(rate(product(name)), 1) for name in names}}
@@ -73,67 +75,92 @@ def torch_product(name: str) -> Callable[[], Any]:
 
 def tensorflow_product(name: str) -> Callable[[], Any]:
     """The product in TensorFlow, on the CPU; `numpy` waits for it."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    import tensorflow as tf
-
+    tf = tensorflow()
     left, right = (tf.cast(tf.random.uniform((SIDE, SIDE)), name) for _ in range(2))
     return lambda: (left @ right)[0, 0].numpy()
 
 
-def keras_cnn_operations(filters: Sequence[int], kernel_size: int, dense_units: int) -> int:
+def tensorflow() -> Any:
+    """TensorFlow, on the CPU, set up as the training stage does, where random numbers need a seed."""
+    keras_backend.start("tensorflow", "cpu").utils.set_random_seed(0)
+    return importlib.import_module("tensorflow")
+
+
+class Layer(NamedTuple):
+    """A convolution of a square map, or a dense layer, which is one of a single pixel."""
+
+    side: int
+    kernel_size: int
+    inputs: int
+    outputs: int
+
+
+def keras_cnn_layers() -> list[Layer]:
+    """The convolutions and dense layers of the Keras CNN, with the committed parameters."""
+    section = load(train_keras_cnn.Parameters).keras_cnn
+    layers, side, channels = [], IMAGE, 3
+    for outputs in section.filters:
+        layers.append(Layer(side, section.kernel_size, channels, outputs))
+        side, channels = side // 2, outputs
+    dense = Layer(1, 1, side**2 * channels, section.dense_units)
+    return [*layers, dense, Layer(1, 1, section.dense_units, CLASSES)]
+
+
+def keras_cnn_operations() -> int:
     """Operations a training image in the convolutions and dense layers of the Keras CNN.
 
     The backward pass has two products for each of the forward pass (the gradients of the weights and of the input), but
     for the first layer, whose input needs no gradient.
     """
-    forward, side, channels = [], IMAGE, 3
-    for outputs in filters:
-        forward.append(2 * side**2 * kernel_size**2 * channels * outputs)
-        side, channels = side // 2, outputs
-    forward.append(2 * side**2 * channels * dense_units)
-    forward.append(2 * dense_units * CLASSES)
+    forward = [
+        2 * (side * kernel_size) ** 2 * inputs * outputs for side, kernel_size, inputs, outputs in keras_cnn_layers()
+    ]
     return 3 * sum(forward) - forward[0]
 
 
 def keras_cnn_products_ms(batch_size: int) -> float:
-    """Milliseconds of TensorFlow's convolutions and matrix products in a step of the Keras CNN, each by itself."""
-    import tensorflow as tf
-
-    section = load(train_keras_cnn.Parameters).keras_cnn
-    total, side, channels = 0.0, IMAGE, 3
-    for outputs in section.filters:
-        maps, gradient = (tf.random.uniform((batch_size, side, side, depth)) for depth in (channels, outputs))
-        kernel = tf.random.uniform((section.kernel_size, section.kernel_size, channels, outputs))
-        products = [
-            partial(tf.raw_ops.Conv2D, input=maps, filter=kernel),
-            partial(tf.raw_ops.Conv2DBackpropFilter, input=maps, filter_sizes=kernel.shape, out_backprop=gradient),
-            partial(tf.raw_ops.Conv2DBackpropInput, input_sizes=maps.shape, filter=kernel, out_backprop=gradient),
-        ]
-        if side == IMAGE:  # the images need no gradient
-            del products[2]
-        total += sum(median_ms(partial(product, strides=[1, 1, 1, 1], padding="SAME")) for product in products)
-        side, channels = side // 2, outputs
-    for wide, outputs in itertools.pairwise([side**2 * channels, section.dense_units, CLASSES]):
-        shapes = (batch_size, wide), (wide, outputs), (batch_size, outputs)
-        inputs, kernel, gradient = (tf.random.uniform(shape) for shape in shapes)
-        total += median_ms(partial(tf.matmul, inputs, kernel))
-        total += median_ms(partial(tf.matmul, inputs, gradient, transpose_a=True))
-        total += median_ms(partial(tf.matmul, gradient, kernel, transpose_b=True))
+    """Milliseconds of TensorFlow's convolutions and dense products in a step of the Keras CNN, each by itself."""
+    tf = tensorflow()
+    total = 0.0
+    for number, (side, kernel_size, inputs, outputs) in enumerate(keras_cnn_layers()):
+        if side > 1:
+            maps, gradient = (tf.random.uniform((batch_size, side, side, depth)) for depth in (inputs, outputs))
+            kernel = tf.random.uniform((kernel_size, kernel_size, inputs, outputs))
+            sizes, same = (tf.shape(kernel), tf.shape(maps)), {"strides": [1, 1, 1, 1], "padding": "SAME"}
+            conv = tf.raw_ops
+            products = [
+                partial(conv.Conv2D, input=maps, filter=kernel, **same),
+                partial(conv.Conv2DBackpropFilter, input=maps, filter_sizes=sizes[0], out_backprop=gradient, **same),
+                partial(conv.Conv2DBackpropInput, input_sizes=sizes[1], filter=kernel, out_backprop=gradient, **same),
+            ]
+        else:
+            maps, gradient = (tf.random.uniform((batch_size, width)) for width in (inputs, outputs))
+            kernel = tf.random.uniform((inputs, outputs))
+            products = [
+                partial(tf.matmul, maps, kernel),
+                partial(tf.matmul, maps, gradient, transpose_a=True),
+                partial(tf.matmul, gradient, kernel, transpose_b=True),
+            ]
+        total += sum(median_ms(product) for product in products[: None if number else -1])  # images need no gradient
     return total
 
 
 def median_ms(compute: Callable[[], Any]) -> float:
-    """Milliseconds of an operation on the CPU."""
+    """The median of the milliseconds that a call takes, after a few to warm up."""
     times = []
     for _ in range(WARM_UP + REPEATS):
         began = time.perf_counter()
-        compute()
+        compute()  # an operation of TensorFlow on the CPU is done when it returns
         times.append(1000 * (time.perf_counter() - began))
     return median(times[WARM_UP:])
 
 
 def resnet18_products_ms(batch_size: int) -> float:
-    """Milliseconds of PyTorch's convolutions and matrix products in a step of ours, by its profiler."""
+    """Milliseconds of PyTorch's convolutions and matrix products in a step of ours, by its profiler.
+
+    Raises:
+        ExpectedError: The profiler shows fewer convolutions than the network has: their names are not those known here.
+    """
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -146,8 +173,11 @@ def resnet18_products_ms(batch_size: int) -> float:
         model.zero_grad()
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             model(images).sum().backward()
-        products = (event for event in profiler.key_averages() if PRODUCTS.search(event.key))
+        products = [event for event in profiler.key_averages() if PRODUCTS.search(event.key)]
         times.append(sum(event.self_cpu_time_total for event in products) / 1000)
+    convolutions = sum(isinstance(layer, torch.nn.Conv2d) for layer in model.modules())
+    if (found := sum(event.count for event in products if "conv" in event.key)) < 2 * convolutions:
+        raise ExpectedError(f"{found} of {2 * convolutions} convolutions found in PyTorch's profile")
     return median(times[WARM_UP:])
 
 

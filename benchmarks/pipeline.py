@@ -95,7 +95,7 @@ def prepare(folder: Path) -> tuple[Clone, Json]:
     clone = Clone(folder)
     stages = {stage: once(clone, stage) for stage in DATA_STAGES}
     seconds = sum(values["seconds"] for values in stages.values())
-    source = "a local copy" if "CIFAR10_ARCHIVE" in clone.environment else "downloaded"
+    source = "a local copy" if clone.environment.get("CIFAR10_ARCHIVE") else "downloaded"
     return clone, {"data_seconds": round(seconds, 1), "archive": source, "stages": stages}
 
 

@@ -19,7 +19,10 @@ def table(results: Json) -> str:
         gpu = results["gpu"]
         sections += [f"On a GPU: {gpu}." if isinstance(gpu, str) else f"On a GPU, {gpu['name']}:"]
         sections += [] if isinstance(gpu, str) else [throughput_table(gpu["throughput"])]
-        sections += ["**Distance to the limit**: a step's operations at the rate of large matrix products:"]
+        sections += [
+            "**Distance to the limit**: a step's operations at the rate of large matrix products, and the time of its "
+            "convolutions and dense layers alone, as the framework computes them:"
+        ]
         sections += [limit_table(results["limit"])]
     if "pipeline" in results:
         sections += ["**The pipeline**, in a clone of that commit; memory is that of the largest process:"]
@@ -90,7 +93,7 @@ def limit_table(rows: list[Json]) -> str:
                 ]
             )
     header = ["model", "batch", "the network's step", "ours", "matrix products", "least time", "our step", "share"]
-    return markdown.table([*header, "its products alone"], lines)
+    return markdown.table([*header, "convolutions, dense layers"], lines)
 
 
 def pipeline_table(measured: Json, full_runs: Json) -> str:
@@ -115,10 +118,9 @@ def pipeline_table(measured: Json, full_runs: Json) -> str:
         lines.append([f"`import stages.{stage}` ({frameworks})", seconds(values["seconds"]), NOTHING])
     for model, run in full_runs.items():
         reached = NOTHING if run["seconds_to_accuracy"] is None else seconds(run["seconds_to_accuracy"])
-        lines.append(
-            [f"{TITLES[model]}, to a validation accuracy of {run['accuracy']:g} (committed run)", reached, NOTHING]
-        )
-        lines.append([f"{TITLES[model]}, all {run['epochs']} epochs (committed run)", seconds(run["seconds"]), NOTHING])
+        where = f"(committed run, {run['processor']}, {run['cores']} cores)"
+        lines.append([f"{TITLES[model]}, to a validation accuracy of {run['accuracy']:g} {where}", reached, NOTHING])
+        lines.append([f"{TITLES[model]}, all {run['epochs']} epochs {where}", seconds(run["seconds"]), NOTHING])
     return markdown.table(["what", "time", "peak memory"], lines)
 
 
