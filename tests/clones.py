@@ -12,22 +12,13 @@ from typing import Any
 
 import yaml
 
+from benchmarks import pipeline
 from stages import errors
 from tests.stage_runs import ROOT
 
 WAY_BACK = errors.WAY_BACK.split(": ")[1]
 
-ALL_STAGES = [
-    "download",
-    "preprocess",
-    "split",
-    "train_keras_cnn",
-    "train_resnet18",
-    "evaluate@keras_cnn",
-    "evaluate@resnet18",
-    "compare",
-    "plot",
-]
+ALL_STAGES = [*pipeline.DATA_STAGES, *pipeline.STAGES]
 
 # As little as shows that the graph works; -S for a list, so that one run takes them all.
 SMALL = {
