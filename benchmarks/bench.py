@@ -1,6 +1,6 @@
 """Measure how fast the models train, how far that is from the machine's limit, and what the pipeline costs.
 
-`make bench` runs this: at most ten minutes on two cores. It prints Markdown tables and writes the figures to
+`make bench` runs this in about ten minutes on two cores. It prints Markdown tables and writes the figures to
 benchmarks/results/<machine>.json.
 """
 
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import host, limit, pipeline, throughput
-from benchmarks.table import table
-from stages.errors import ExpectedError, run_program
-from stages.files import check_writable, read_json, read_rows, write_json
-from stages.synthetic import draw
+from benchmarks.markdown import table
+from stages.cifar10.synthetic import draw
+from stages.common.errors import ExpectedError, run_program
+from stages.common.files import read_json, read_rows, write_json
 
 Json = dict[str, Any]
 RESULTS = Path("benchmarks/results")
@@ -38,13 +38,12 @@ def main() -> None:
     facts = host.facts()
     machine = options.machine or host.slug(facts["processor"], facts["cores"])
     out = options.out or RESULTS / f"{machine}.json"
-    check_writable(out.with_suffix(".tmp"))
 
     results: Json = {"machine": machine, "quick": options.quick, "host": facts}
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         if options.quick and options.only != "pipeline":
-            data = stand_in(folder)
+            data = synthetic(folder)
         else:
             say("download, preprocess, split")
             clone, cost = pipeline.prepare(folder)
@@ -65,7 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--machine", help="the name in the results instead of the processor's")
     parser.add_argument("--out", type=Path, help="the JSON file instead of benchmarks/results/<machine>.json")
     parser.add_argument("--only", choices=("throughput", "pipeline"), help="measure one part")
-    parser.add_argument("--quick", action="store_true", help="a few steps on made-up images: that it works, no figures")
+    parser.add_argument("--quick", action="store_true", help="a few steps on synthetic images, to try it; no figures")
     return parser.parse_args()
 
 
@@ -87,7 +86,7 @@ def on_device(device: str, data: Path, plans: dict[tuple[str, int], throughput.P
     """Throughput of both models on one device."""
     rows = []
     for (model, batch_size), plan in plans.items():
-        say(f"{model}, batch {batch_size}, {device}: {plan.rounds} rounds of {plan.steps} steps, ours and notebook")
+        say(f"{model}, batch {batch_size}, {device}: {plan.rounds} rounds of {plan.steps} steps each")
         rows.append(throughput.measure(model, batch_size, device, data, plan))
     return rows
 
@@ -103,7 +102,7 @@ def rates_of(framework: str, batch_sizes: list[int]) -> Json:
 
 
 def limits(rows: list[Json], rates: Json) -> list[Json]:
-    """For each row of the throughput: a step's operations, the least time of them, and what its products take alone."""
+    """For each row of the throughput: a step's operations, their least time, and the time of its products alone."""
     keras_cnn = limit.keras_cnn_operations()
     operations = {
         "keras_cnn": ("tensorflow", {"network": keras_cnn, "ours": keras_cnn}),
@@ -121,17 +120,15 @@ def limits(rows: list[Json], rates: Json) -> list[Json]:
                 "gigaflop_per_step": {name: round(count / 1e9, 3) for name, count in step.items()},
                 "ms_per_step": row["ours"]["ms_per_step"],
                 "products_ms": rates[framework]["products_ms"][str(row["batch_size"])],
-                "precisions": {
-                    name: {"gflops_per_second": rate} | limit.share(step["ours"], rate, row["ours"]["ms_per_step"])
-                    for name, rate in rates[framework]["gflops_per_second"].items()
-                },
+                "gflops_per_second": rates[framework]["gflops_per_second"],
             }
+            | limit.share(step["ours"], rates[framework]["gflops_per_second"], row["ours"]["ms_per_step"])
         )
     return lines
 
 
 def full_run(model: str) -> Json:
-    """Of the committed run: seconds of training until the paper's plateau, and until the end."""
+    """Seconds of training of the committed run, until the paper's plateau and until the end."""
     history = read_rows(Path(f"metrics/history/{model}.csv"))
     runtime = read_json(Path(f"metrics/runtime/{model}.json"))
     return {
@@ -144,8 +141,8 @@ def full_run(model: str) -> Json:
     }
 
 
-def stand_in(folder: Path) -> Path:
-    """A few made-up images in the form in which `preprocess` leaves the real ones."""
+def synthetic(folder: Path) -> Path:
+    """A few synthetic images, as `preprocess` writes the real ones."""
     images, labels = draw(np.random.default_rng(0), QUICK_IMAGES)
     np.save(folder / "train_images.npy", images.transpose(0, 2, 3, 1))
     np.save(folder / "train_labels.npy", labels.astype(np.uint8))

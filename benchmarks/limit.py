@@ -1,13 +1,12 @@
 """How far a training step is from the least time that the machine could take for it.
 
-The least time is the step's floating-point operations (a multiplication and an addition are two) over the rate at
-which the same framework multiplies large matrices. A convolution may take fewer operations than are counted (Winograd),
-and batch norms, pooling and the optimiser come on top, which are bound by memory: it is a yardstick, not a bound. What
-the framework itself takes for a step's convolutions and dense layers is measured beside it, each many times: a median,
-as that of the steps, while the rate of large products is the best of a few.
+The least time is the number of floating-point operations of a step (a multiplication and an addition are two) over the
+rate at which the same framework multiplies large matrices. It is an estimate, not a bound: a convolution may take fewer
+operations (Winograd), and batch norms, pooling and the optimiser, which memory limits, are not counted. The time that
+the framework takes for a step's convolutions and dense layers is measured as well: the median of many, as for the
+steps, while the rate of large products is the best of many.
 
-`python -m benchmarks.limit torch 64 128` measures one framework, and its model with these batch sizes, in a process of
-its own and prints JSON.
+`python -m benchmarks.limit torch 64 128` measures one framework, and its model with these batch sizes, and prints JSON.
 """
 
 import importlib
@@ -20,14 +19,13 @@ from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks.host import has_bfloat16
-from stages import keras_backend, train_keras_cnn
-from stages.errors import ExpectedError
-from stages.parameters import load
+from stages import train_keras_cnn
+from stages.common.config import load
+from stages.common.errors import ExpectedError
+from stages.keras_cnn import backend as keras_backend
 
 SIDE = 2048  # of the matrices: float32 takes 16 MB, more than a core's cache
-ATTEMPTS = 8  # the best counts: anything else on the machine only slows it
-REPEATS = 20  # of a step's products, after a few to warm up; the median counts, as it does of the steps
+REPEATS = 20
 WARM_UP = 3
 # PyTorch's operations on the CPU; the slow ones are where it has no oneDNN.
 CONVOLUTION = r"mkldnn_convolution|convolution_backward|_slow_conv2d_forward|_slow_conv2d_backward"
@@ -36,14 +34,13 @@ IMAGE, CLASSES = 32, 10
 
 
 def main() -> None:
-    """Print the rates of one framework, and of its model the time of a step's products with each batch size.
+    """Print the rates of one framework, and the time of its model's products in a step, for each batch size.
 
     torch's answer holds ResNet-18's operations and the GPU as well.
     """
     framework, *batch_sizes = sys.argv[1:]
     product = {"torch": torch_product, "tensorflow": tensorflow_product}[framework]
-    names = ["float32", *(["bfloat16"] if has_bfloat16() else [])]
-    answer: dict[str, Any] = {"gflops_per_second": {name: round(rate(product(name)), 1) for name in names}}
+    answer: dict[str, Any] = {"gflops_per_second": round(rate(product()), 1)}
     products_ms = {"torch": resnet18_products_ms, "tensorflow": keras_cnn_products_ms}[framework]
     answer["products_ms"] = {size: round(products_ms(int(size)), 3) for size in batch_sizes}
     if framework == "torch":
@@ -54,29 +51,33 @@ def main() -> None:
     print(json.dumps(answer))
 
 
-def rate(multiply: Callable[[], Any]) -> float:
-    """The best of several products of two square matrices, in 1e9 operations a second."""
-    multiply()
-    best = float("inf")
-    for _ in range(ATTEMPTS):
+def seconds(compute: Callable[[], Any]) -> list[float]:
+    """The seconds of many calls, after a few to warm up."""
+    times = []
+    for _ in range(WARM_UP + REPEATS):
         began = time.perf_counter()
-        multiply()
-        best = min(best, time.perf_counter() - began)
-    return 2 * SIDE**3 / best / 1e9
+        compute()  # an operation of TensorFlow on the CPU is done when it returns
+        times.append(time.perf_counter() - began)
+    return times[WARM_UP:]
 
 
-def torch_product(name: str) -> Callable[[], Any]:
+def rate(multiply: Callable[[], Any]) -> float:
+    """The best of several products of two square matrices, in 1e9 operations a second: other work only slows them."""
+    return 2 * SIDE**3 / min(seconds(multiply)) / 1e9
+
+
+def torch_product() -> Callable[[], Any]:
     """The product in PyTorch, on the CPU."""
     import torch
 
-    left, right = (torch.rand(SIDE, SIDE).to(getattr(torch, name)) for _ in range(2))
+    left, right = torch.rand(2, SIDE, SIDE)
     return lambda: left @ right
 
 
-def tensorflow_product(name: str) -> Callable[[], Any]:
+def tensorflow_product() -> Callable[[], Any]:
     """The product in TensorFlow, on the CPU; `numpy` waits for it."""
     tf = tensorflow()
-    left, right = (tf.cast(tf.random.uniform((SIDE, SIDE)), name) for _ in range(2))
+    left, right = (tf.random.uniform((SIDE, SIDE)) for _ in range(2))
     return lambda: (left @ right)[0, 0].numpy()
 
 
@@ -141,18 +142,10 @@ def keras_cnn_products_ms(batch_size: int) -> float:
                 partial(tf.matmul, maps, gradient, transpose_a=True),
                 partial(tf.matmul, gradient, kernel, transpose_b=True),
             ]
-        total += sum(median_ms(product) for product in products[: None if number else -1])  # images need no gradient
-    return total
-
-
-def median_ms(compute: Callable[[], Any]) -> float:
-    """The median of the milliseconds that a call takes, after a few to warm up."""
-    times = []
-    for _ in range(WARM_UP + REPEATS):
-        began = time.perf_counter()
-        compute()  # an operation of TensorFlow on the CPU is done when it returns
-        times.append(1000 * (time.perf_counter() - began))
-    return median(times[WARM_UP:])
+        total += sum(
+            median(seconds(product)) for product in products[: None if number else -1]
+        )  # images need no gradient
+    return 1000 * total
 
 
 def resnet18_products_ms(batch_size: int) -> float:

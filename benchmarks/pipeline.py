@@ -1,17 +1,12 @@
 """What the pipeline itself costs, measured through `dvc` in a clone of the last commit."""
 
 import contextlib
-import fcntl
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 from pathlib import Path
 from statistics import median
@@ -20,25 +15,23 @@ from typing import Any
 import yaml
 
 from benchmarks.throughput import ROOT, end_group, last_line
-from stages.errors import ExpectedError
+from stages.common.errors import ExpectedError
 
 Json = dict[str, Any]
-STAGES = ("train_keras_cnn", "train_resnet18", "evaluate@keras_cnn", "evaluate@resnet18", "compare", "plot")
-DATA_STAGES = ("download", "preprocess", "split")
 FRAMEWORKS = ("tensorflow", "torch", "keras", "jax")
 SHORT = {"keras_cnn": {"epochs": 1}, "resnet18": {"epochs": 1}, "evaluate": {"augmented_draws": 1}}
 
-PROGRESS = re.compile(rb"epoch 1/\d+:[^\r\n]*?\b[1-9]\d*/\d+ \[")  # of the training's bar, from its first step on
-NO_PROGRESS_SECONDS = 300.0
+LAST_DATA_STAGE = "split"
+NO_TRAINING_SECONDS = 300.0
 STOP_SECONDS = 30.0
 
 
 class Clone:
-    """A clone of the last commit, with a DVC cache of its own; everything that it leaves is in `folder`."""
+    """A clone of the last commit with its own DVC cache; everything is in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "clone"
-        # A user's own settings of git and DVC (a cache elsewhere, signed commits) are not what is measured.
+        # The user's settings of git and DVC (a cache elsewhere, signed commits) must not matter.
         hidden = ("DVC_", "GIT_", "PYTHONPATH")
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
         self.environment |= {f"DVC_{kind}_DIR": str(folder / kind) for kind in ("GLOBAL_CONFIG", "SYSTEM_CONFIG")}
@@ -55,11 +48,17 @@ class Clone:
         """Where `preprocess` leaves the arrays."""
         return self.folder / "data/processed"
 
+    def stages(self) -> tuple[list[str], list[str]]:
+        """The stages of dvc.yaml, each after those that it depends on: those that make the data, and the others."""
+        names = self.run("dvc", "stage", "list", "--name-only")[2].split()
+        data = names.index(LAST_DATA_STAGE) + 1
+        return names[:data], names[data:]
+
     def run(self, *command: str, directory: Path | None = None) -> tuple[float, float, str]:
         """Run a command to its end.
 
         Returns:
-            Its seconds; the peak memory of the largest of its processes, in MB of 1e6 bytes; and what it printed.
+            Its seconds; the peak memory of its largest process, in MB of 1e6 bytes; and what it printed.
 
         Raises:
             ExpectedError: It failed.
@@ -91,9 +90,9 @@ class Clone:
 
 
 def prepare(folder: Path) -> tuple[Clone, Json]:
-    """Clone, and make the data: the clone, and what that took."""
+    """Clone and make the data; return the clone and the costs."""
     clone = Clone(folder)
-    stages = {stage: once(clone, stage) for stage in DATA_STAGES}
+    stages = {stage: once(clone, stage) for stage in clone.stages()[0]}
     seconds = sum(values["seconds"] for values in stages.values())
     source = "a local copy" if clone.environment.get("CIFAR10_ARCHIVE") else "downloaded"
     return clone, {"data_seconds": round(seconds, 1), "archive": source, "stages": stages}
@@ -106,21 +105,22 @@ def once(clone: Clone, stage: str) -> Json:
 
 
 def measure(clone: Clone) -> Json:
-    """Each stage once with one epoch, a `dvc repro` that has nothing to do, the way to a training, and the imports."""
+    """Each stage once with one epoch, a `dvc repro` with nothing to do, the start of a training, and the imports."""
     path = clone.folder / "params.yaml"
     parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
     for section, changes in SHORT.items():
         parameters[section] |= changes
     path.write_text(yaml.safe_dump(parameters, sort_keys=False), encoding="utf-8")
 
-    stages = {stage: once(clone, stage) for stage in STAGES}
+    data_stages, others = clone.stages()
+    stages = {stage: once(clone, stage) for stage in others}
     clone.run("git", "add", "--all")
     clone.run("git", "commit", "--quiet", "--no-verify", "--message", "one epoch")
     return {
         "stages_of_one_epoch": stages,
         "repro_with_nothing_to_do_seconds": round(median(nothing_to_do(clone) for _ in range(3)), 2),
         "experiment_until_training_seconds": round(until_training(clone, "dvc", "exp", "run", "-S", "dropout=0.4"), 1),
-        "imports": {stage: imports(clone, stage) for stage in DATA_STAGES},
+        "imports": {stage: imports(clone, stage) for stage in data_stages},
     }
 
 
@@ -135,55 +135,45 @@ def nothing_to_do(clone: Clone) -> float:
 
 
 def imports(clone: Clone, stage: str) -> Json:
-    """What a stage imports before its work: the median seconds of three processes, and whether a framework is in it."""
+    """What a stage imports: the median seconds of three processes, and the frameworks among the imports."""
     code = f"import sys, stages.{stage}; print(*sorted({set(FRAMEWORKS)} & set(sys.modules)))"
     runs = [clone.run(sys.executable, "-c", code) for _ in range(3)]
     return {"seconds": round(median(run[0] for run in runs), 2), "frameworks": runs[0][2].split()}
 
 
 def until_training(clone: Clone, *command: str) -> float:
-    """Seconds from a command's start to the first step in the training's progress bar; then it is stopped.
+    """Seconds from a command's start until the Keras CNN's training has begun its history; then it is stopped.
 
     Raises:
         ExpectedError: It ended before, or took too long.
     """
-    ours, its = pty.openpty()  # the bar shows only on a terminal
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))  # lines, columns
-    began = time.monotonic()
-    process = subprocess.Popen(  # noqa: S603
-        command,
-        cwd=clone.folder,
-        env=clone.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=its,
-        stderr=its,
-        start_new_session=True,
-    )
-    os.close(its)
-    try:
-        printed = b""
-        while not PROGRESS.search(printed):
-            received = read(ours, NO_PROGRESS_SECONDS + began - time.monotonic())
-            if not received:
-                raise ExpectedError(f"{' '.join(command)} did not train: {last_line(printed.decode(errors='replace'))}")
-            printed += received
-        seconds = time.monotonic() - began
-        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does; until its end somebody has to read what it prints
-        while read(ours, began + seconds + STOP_SECONDS - time.monotonic()):
-            pass
-        return seconds
-    finally:
-        end_group(process)
-        os.close(ours)
-
-
-def read(terminal: int, seconds: float) -> bytes:
-    """What arrives at a terminal within the given time; nothing where nothing does, or its other side is closed."""
-    if not select.select([terminal], [], [], max(seconds, 0))[0]:
-        return b""
-    with contextlib.suppress(OSError):  # Linux's word for a closed one
-        return os.read(terminal, 65536)
-    return b""
+    history = clone.folder / "metrics/history/keras_cnn.csv"
+    history.unlink(missing_ok=True)
+    with tempfile.TemporaryFile() as output:
+        began = time.monotonic()
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            cwd=clone.folder,
+            env=clone.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            while not history.exists():
+                if process.poll() is not None or time.monotonic() - began > NO_TRAINING_SECONDS:
+                    output.seek(0)
+                    said = last_line(output.read().decode(errors="replace"))
+                    raise ExpectedError(f"{' '.join(command)} did not train: {said}")
+                time.sleep(0.02)
+            seconds = time.monotonic() - began
+            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            return seconds
+        finally:
+            end_group(process)
 
 
 def time_to(accuracy: float, history: list[dict[str, str]], epoch_seconds: list[float]) -> float | None:
@@ -198,7 +188,7 @@ def time_to(accuracy: float, history: list[dict[str, str]], epoch_seconds: list[
         ExpectedError: The history and the run time are not of the same run.
     """
     if len(history) != len(epoch_seconds):
-        raise ExpectedError(f"a history of {len(history)} epochs stands beside the run time of {len(epoch_seconds)}")
+        raise ExpectedError(f"a history of {len(history)} epochs is next to the run time of {len(epoch_seconds)}")
     for epoch, row in enumerate(history, start=1):
         if float(row["val_accuracy"] or 0) >= accuracy:
             return round(sum(epoch_seconds[:epoch]), 1)

@@ -1,12 +1,14 @@
-"""One way of training one model, in a process of its own that trains when it is told to.
+"""One way of training one model, in its own process, which trains on request.
 
-    python -m benchmarks.worker keras_cnn|resnet18 ours|notebook BATCH cpu|cuda FOLDER
+    python -m benchmarks.worker keras_cnn|resnet18 ours|expert|notebook BATCH cpu|cuda FOLDER
 
-The settings of both frameworks are of the whole process, hence one process for each. It reads images from the folder,
-warms up, says so, and then answers each line "STEPS" on standard input with one line of JSON: the seconds a step of
-each stretch of steps, and the mean loss of them all. Between two such lines it waits and uses no processor time.
+Each way has its own process, because the frameworks' settings belong to a whole process. The process reads images from
+the folder, warms up, chooses the faster form of a way that has two, and reports that. Then it answers each line "STEPS"
+on standard input with one line of JSON: the seconds a step of each stretch of steps, and the mean loss of all steps.
+Between two such lines it waits and uses no processor time.
 """
 
+import importlib
 import itertools
 import json
 import os
@@ -18,20 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from stages.augmentation import draw
-from stages.dataset import Images
-from stages.errors import ExpectedError, run_program
-from stages.files import read_array
-from stages.parameters import load
-from stages.randomness import derived_seed, generator
+from stages.common.config import load
+from stages.common.errors import ExpectedError, run_program
+from stages.common.files import read_array
+from stages.training.augmentation import draw
+from stages.training.images import Images
+from stages.training.randomness import derived_seed, generator
 
 Json = dict[str, Any]
 STRETCH = 25  # steps between two reports of our training
-# Keras starts each epoch by setting up its queue of data: an epoch has that once in hundreds of steps, and a call here
-# once in a hundred. Its first stretch is left out, ours and the notebook's. The PyTorch loops have nothing like it.
+# Keras starts each epoch by setting up its queue of data: once in hundreds of steps of an epoch, but once in a hundred
+# here. So the first stretch of each call is left out. The PyTorch loops have nothing like it.
 LEFT_OUT = {"keras_cnn": 1, "resnet18": 0}
 WARM_UP = 2 * STRETCH  # steps, which also compile what is compiled
-IMAGES = 20_000  # are plenty, and a float32 copy of them is 0.25 GB
+IMAGES = 20_000  # enough; a float32 copy of them is 0.25 GB
 
 
 class Stamps:
@@ -53,35 +55,33 @@ def main() -> None:
     os.dup2(2, 1)  # whatever else is printed goes to standard error
     model, way, batch_size, device, folder = sys.argv[1:]
     images, labels = (read_array(Path(folder) / f"train_{name}.npy")[:IMAGES] for name in ("images", "labels"))
-    train, settings = start(model, way, images, labels, int(batch_size), device)
+    forms, settings = start(model, way, images, labels, int(batch_size), device)
     orders = chunks(len(labels), int(batch_size))
-    first = run(train, orders, WARM_UP, LEFT_OUT[model])
-    print(json.dumps({"settings": settings, "first_loss": first["loss"]}), file=answers, flush=True)
+    first = {form: run(train, orders, WARM_UP, left_out=1) for form, train in forms.items()}
+    form = min(first, key=lambda name: first[name]["seconds"])
+    started = {"settings": settings, "form": form, "first_loss": first[form]["loss"]}
+    print(json.dumps(started), file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(run(train, orders, int(line), LEFT_OUT[model])), file=answers, flush=True)
+        print(json.dumps(run(forms[form], orders, int(line), LEFT_OUT[model])), file=answers, flush=True)
 
 
 def start(
     model: str, way: str, images: np.ndarray, labels: np.ndarray, batch_size: int, device: str
-) -> tuple[Any, Json]:
-    """The function that trains on some rows of the images, and what has to be the same in both ways."""
-    # Imported here: a process has TensorFlow or PyTorch, and the notebook's way none of our settings.
-    if (model, way) == ("keras_cnn", "ours"):
-        return ours_keras_cnn(images, labels, batch_size, device)
-    if (model, way) == ("resnet18", "ours"):
-        return ours_resnet18(images, labels, batch_size, device)
-    if (model, way) == ("keras_cnn", "notebook"):
-        from benchmarks import notebook_keras_cnn
-
-        return notebook_keras_cnn.start(images, labels, batch_size, device)
-    from benchmarks import notebook_resnet18
-
-    return notebook_resnet18.start(images, labels, batch_size, device)
+) -> tuple[Json, Json]:
+    """The functions that train on some rows of the images, by form, and the settings that all ways must share."""
+    # Imported here: a process has TensorFlow or PyTorch, and the other ways have none of our settings.
+    if way != "ours":
+        forms, settings = importlib.import_module(f"benchmarks.{way}.{model}").start(images, labels, batch_size, device)
+        return forms, settings
+    ours = {"keras_cnn": ours_keras_cnn, "resnet18": ours_resnet18}[model]
+    train, settings = ours(images, labels, batch_size, device)
+    return {"as it is": train}, settings
 
 
 def ours_keras_cnn(images: np.ndarray, labels: np.ndarray, batch_size: int, device: str) -> tuple[Any, Json]:
-    """As stages/train_keras_cnn.py trains, with the values of params.yaml but for the batch size and the device."""
-    from stages import keras_backend, train_keras_cnn
+    """Train as stages/train_keras_cnn.py, with params.yaml's values except for batch size and device."""
+    from stages import train_keras_cnn
+    from stages.keras_cnn import backend as keras_backend
 
     parameters = load(train_keras_cnn.Parameters)
     seed, section = parameters.seed, parameters.keras_cnn
@@ -107,11 +107,11 @@ def ours_keras_cnn(images: np.ndarray, labels: np.ndarray, batch_size: int, devi
 
 
 def ours_resnet18(images: np.ndarray, labels: np.ndarray, batch_size: int, device: str) -> tuple[Any, Json]:
-    """As stages/train_resnet18.py trains, with the values of params.yaml but for the batch size and the device."""
+    """Train as stages/train_resnet18.py, with params.yaml's values except for batch size and device."""
     import torch
 
     from stages import train_resnet18
-    from stages.torch_batches import Batches
+    from stages.resnet18.batches import Batches
 
     parameters = load(train_resnet18.Parameters)
     seed, section = parameters.seed, parameters.resnet18
@@ -146,7 +146,8 @@ def ours_resnet18_model(device: str) -> tuple[Any, Any]:
     """The device, set up as the stage does, and the network in the form in which it trains there."""
     import torch
 
-    from stages import torch_device, train_resnet18
+    from stages import train_resnet18
+    from stages.resnet18 import device as torch_device
 
     parameters = load(train_resnet18.Parameters)
     section = parameters.resnet18.model_copy(update={"device": device})

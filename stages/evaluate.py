@@ -1,43 +1,40 @@
-"""Score a trained model on the 10,000 test images (section 2.6).
+"""Score a trained model on the 10,000 test images (section 2.6), and on the images that it was trained on.
 
-`python -m stages.evaluate keras_cnn` or `resnet18`. Predicting and scoring are two things: probabilities come out of
-one function, and every metric out of them. The clean test set gives the scores; augmented draws of it, each with
-random numbers of its own, show the way in which the paper's 80.03 % for ResNet-18 was measured, and how much that
-varies from draw to draw.
+`python -m stages.evaluate keras_cnn` or `resnet18`. One function predicts probabilities, and every metric follows from
+them. The clean test set gives the scores. Augmented draws of it, each with its own random numbers, repeat how the
+paper's 80.03 % for ResNet-18 was measured, and show how much that varies from draw to draw. The training images are
+scored without augmentation and without dropout, so that the gap to the test set is like for like.
 """
 
-import pickle
+import importlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field
+from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
-from stages.augmentation import augment, draw
-from stages.dataset import DATASET_FILE, Images, load_images
-from stages.errors import FROM_SCRATCH, BadParameter, ExpectedError
-from stages.files import read_json, write_json, write_rows
-from stages.parameters import Section, load
-from stages.randomness import generator
-from stages.running import run_stage
-from stages.scoring import report, score
+from stages.common import paths
+from stages.common.config import Section, load
+from stages.common.errors import BadParameter, ExpectedError
+from stages.common.files import Json, read_json, write_json, write_rows
+from stages.common.paths import DATASET, METRICS, SPLIT
+from stages.common.process import run_stage
+from stages.training.augmentation import augment, draw
+from stages.training.images import Images, Predict, load_images, load_split
+from stages.training.randomness import generator
 
-METRICS = Path("metrics")
-BATCH = 500  # images predicted at once; nothing is learned from them
-
-Predict = Callable[[np.ndarray], np.ndarray]
+DECIMALS = 6
 
 
 class Evaluate(Section):
     """The section `evaluate`."""
 
-    augmented_draws: int = Field(ge=0, le=1000, description="a whole number from 0 to 1000")
+    augmented_draws: int = Field(ge=0, le=1000)
 
 
 class Parameters(Section):
-    """What this stage reads of params.yaml; a run's own record says how its model was trained."""
+    """What this stage reads of params.yaml; the run record says how the model was trained."""
 
     evaluate: Evaluate
 
@@ -45,39 +42,70 @@ class Parameters(Section):
 def main(model: str) -> None:
     """Predict, score, and write the metrics and what they follow from."""
     draws = load(Parameters).evaluate.augmented_draws
-    run = read_json(METRICS / "runs" / f"{model}.json")
-    classes = read_json(DATASET_FILE)["classes"]
-    images = load_images("test")
-    predict = {"keras_cnn": keras_cnn_predictor, "resnet18": resnet18_predictor}[model](run["parameters"])
+    run = read_json(paths.run(model))
+    classes = read_json(DATASET)["classes"]
+    images, trained_on = load_images("test"), load_trained_on(run)
+    model_file = importlib.import_module(f"stages.{model}.model_file")  # the other model's framework stays out
+    predict: Predict = model_file.predictor(run["parameters"])
 
     probabilities = predict(images.pixels)
     if not np.isfinite(probabilities).all():
         raise BadParameter(f"{model} predicts no finite numbers: its training diverged; lower its learning rate")
     augmented = [augmented_scores(predict, images, run["parameters"]["seed"], number) for number in range(1, draws + 1)]
+    train_clean = accuracy_and_loss(predict(trained_on.pixels), trained_on.labels)
 
-    write_json(METRICS / f"{model}.json", summary(run, score(probabilities, images.labels), augmented))
-    write_rows(METRICS / "report" / f"{model}.csv", report(probabilities, images.labels, classes))
-    answers = zip(images.labels, probabilities.argmax(axis=1), strict=True)
-    write_rows(
-        METRICS / "confusion" / f"{model}.csv",
-        [{"actual": classes[actual], "predicted": classes[predicted]} for actual, predicted in answers],
-    )
-    write_rows(METRICS / "augmented" / f"{model}.csv", augmented, ("draw", "accuracy", "loss"))
-    file = METRICS / "predictions" / f"{model}.npz"
+    write_rows(paths.augmented(model), augmented, ("draw", "accuracy", "loss"))
+    file = paths.predictions(model)
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(file, probabilities=probabilities, labels=images.labels, source=np.array(run["source"]))
+    write_scores(model, run, probabilities, images.labels, augmented, train_clean, classes)
 
 
-def augmented_scores(predict: Predict, images: Images, seed: int, number: int) -> dict[str, Any]:
+def load_trained_on(run: Json) -> Images:
+    """The images that a run was trained on: those of the split, or all if nothing was held out.
+
+    Raises:
+        ExpectedError: As `load_images` and `load_split`; or the split is not the run's.
+    """
+    images, count = load_images("train"), run["data"]["train_images"]
+    if count == len(images.labels):
+        return images
+    rows = load_split(len(images.labels)).train
+    if len(rows) != count:
+        raise ExpectedError(f"{SPLIT} trains on {len(rows)} images, and the run had {count}; run dvc repro")
+    return Images(images.pixels[rows], images.labels[rows])
+
+
+def write_scores(
+    model: str,
+    run: Json,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    augmented: list[Json],
+    train_clean: Json,
+    classes: list[str],
+    metrics: Path = METRICS,
+) -> None:
+    """Write the tables that follow from predictions into a folder: scores, numbers for each class and confusion."""
+    write_json(paths.scores(model, metrics), summary(run, score(probabilities, labels), augmented, train_clean))
+    write_rows(paths.per_class(model, metrics), per_class(probabilities, labels, classes))
+    answers = zip(labels, probabilities.argmax(axis=1), strict=True)
+    write_rows(
+        paths.confusion(model, metrics),
+        [{"actual": classes[actual], "predicted": classes[predicted]} for actual, predicted in answers],
+    )
+
+
+def augmented_scores(predict: Predict, images: Images, seed: int, number: int) -> Json:
     """Accuracy and loss on one draw of the test set's augmentation (flip and padded crop)."""
     choices = draw("flip_crop", len(images.labels), generator(seed, number, "test augmentation"))
     scores = score(predict(augment(images.pixels, choices)), images.labels)
     return {"draw": number, "accuracy": scores["accuracy"], "loss": scores["loss"]}
 
 
-def summary(run: dict[str, Any], test: dict[str, float], augmented: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(run: Json, test: dict[str, float], augmented: list[Json], train_clean: Json) -> Json:
     """The numbers of metrics/<model>.json; the spread over draws is the sample standard deviation."""
-    numbers: dict[str, Any] = {"source": run["source"], "test": test}
+    numbers: Json = {"source": run["source"], "test": test}
     if augmented:
         numbers["test_augmented"] = {"draws": len(augmented)}
         for name in ("accuracy", "loss"):
@@ -86,62 +114,101 @@ def summary(run: dict[str, Any], test: dict[str, float], augmented: list[dict[st
             numbers["test_augmented"] |= {name: round(float(values.mean()), 6), f"{name}_std": round(spread, 6)}
     if run["validation"]["loss"] is not None:
         numbers["validation"] = run["validation"]
-    numbers |= {"train": run["train"], "epochs": run["epochs"], "best_epoch": run["best_epoch"]}
+    numbers |= {
+        "train": run["train"],
+        "train_clean": train_clean,
+        "epochs": run["epochs"],
+        "best_epoch": run["best_epoch"],
+    }
     return numbers | {"parameters": run["weights"]}
 
 
-def keras_cnn_predictor(parameters: dict[str, Any]) -> Predict:
-    """The function from uint8 images (N, 32, 32, 3) to probabilities, float32 (N, 10), of the Keras CNN."""
-    from stages import keras_backend
-    from stages.architectures.keras_cnn import to_input
+def accuracy_and_loss(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The share of images whose most probable class is the true one, and the cross entropy.
 
-    keras = keras_backend.start(parameters["keras_cnn"]["backend"], "cpu")
-    file = Path("models/keras_cnn.keras")
-    try:
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises whatever its zip, HDF5 or JSON reader meets
-        raise _unreadable(file, error) from None
-    if model.output_shape != (None, 10) or model.input_shape != (None, 32, 32, 3):
-        raise _unreadable(file, f"it maps {model.input_shape} to {model.output_shape}")
+    Args:
+        probabilities: (N, K), each row a distribution over K classes; float32 will do, the sums are taken in float64.
+        labels: (N,), the true classes, integers from 0 to K - 1.
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-        return np.concatenate([np.asarray(model.predict_on_batch(to_input(part))) for part in parts])
-
-    return predict
-
-
-def resnet18_predictor(parameters: dict[str, Any]) -> Predict:
-    """The function from uint8 images (N, 32, 32, 3) to probabilities, float32 (N, 10), of ResNet-18."""
-    import torch
-
-    from stages import torch_device
-    from stages.architectures.resnet18 import build, to_input
-
-    torch_device.start("cpu")
-    file = Path("models/resnet18.pt")
-    model = build()
-    try:
-        model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError:  # whose own words advise to run what is in the file
-        raise _unreadable(file, "it is damaged, or holds more than tensors") from None
-    except Exception as error:  # torch.load raises whatever its zip reader or parser meets
-        raise _unreadable(file, error) from None
-    model.eval()
-    section = parameters["resnet18"]
-
-    @torch.no_grad()
-    def predict(images: np.ndarray) -> np.ndarray:
-        parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-        logits = [model(to_input(part, section["mean"], section["std"])) for part in parts]
-        return torch.cat(logits).softmax(dim=1).numpy()
-
-    return predict
+    Returns:
+        `accuracy` in [0, 1], and `loss`, the mean negative log-likelihood in nats (a probability below 2e-16 counts as
+        2e-16, so that no single image makes it infinite); both rounded to six decimals.
+    """
+    rows = _distributions(probabilities)
+    # Without `labels`, scikit-learn would take the classes that occur for all that there are.
+    loss = log_loss(labels, rows, labels=range(rows.shape[1]))
+    return {
+        "accuracy": _rounded(accuracy_score(labels, rows.argmax(axis=1))),
+        "loss": _rounded(loss),
+    }
 
 
-def _unreadable(file: Path, reason: object) -> ExpectedError:
-    why = " ".join(str(reason).split())[:200]
-    return ExpectedError(f"{file} is not a model that this pipeline trained ({why}); {FROM_SCRATCH.format(file)}")
+def score(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The numbers of one model on one set of images, Table 1's and the averages that section 3.2 speaks of.
+
+    "Macro" is the unweighted mean over all K classes; a class that is never predicted or never true counts as 0 there.
+    On CIFAR-10's test set, with as many images of each class, the macro recall is the accuracy.
+
+    Args:
+        probabilities: (N, K), as in `accuracy_and_loss`.
+        labels: (N,), as in `accuracy_and_loss`.
+
+    Returns:
+        `accuracy`, `loss` (nats), `precision_macro`, `recall_macro` and `f1_macro`, rounded to six decimals.
+    """
+    precision, recall, f1, _ = _precision_recall_f1_support(probabilities, labels, average="macro")
+    return {
+        **accuracy_and_loss(probabilities, labels),
+        "precision_macro": _rounded(precision),
+        "recall_macro": _rounded(recall),
+        "f1_macro": _rounded(f1),
+    }
+
+
+def per_class(probabilities: np.ndarray, labels: np.ndarray, classes: list[str]) -> list[Json]:
+    """Precision, recall and F1 of each class, and how many images truly are of it.
+
+    Args:
+        probabilities: (N, K), as in `accuracy_and_loss`.
+        labels: (N,), as in `accuracy_and_loss`.
+        classes: The K names.
+
+    Returns:
+        A row a class, in the order of `classes`: `class`, `precision`, `recall` and `f1` (rounded to six decimals) and
+        `support` (a whole number).
+    """
+    columns = _precision_recall_f1_support(probabilities, labels, average=None)
+    return [
+        {
+            "class": name,
+            "precision": _rounded(precision),
+            "recall": _rounded(recall),
+            "f1": _rounded(f1),
+            "support": int(support),
+        }
+        for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
+    ]
+
+
+def _precision_recall_f1_support(probabilities: np.ndarray, labels: np.ndarray, average: str | None) -> tuple:
+    """scikit-learn's four values: (K,) arrays for `average=None`, numbers (and no support) for "macro"."""
+    return precision_recall_fscore_support(
+        labels,
+        probabilities.argmax(axis=1),
+        labels=range(probabilities.shape[1]),
+        average=average,
+        zero_division=0,
+    )
+
+
+def _distributions(probabilities: np.ndarray) -> np.ndarray:
+    """The rows in float64 and summing to 1, which a float32 softmax misses by about 1e-7."""
+    rows = probabilities.astype(np.float64)
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), DECIMALS)
 
 
 if __name__ == "__main__":

@@ -6,37 +6,32 @@ parts in the same order.
 """
 
 import math
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-from stages.errors import BadParameter
-from stages.files import read_array, read_json, write_rows
-from stages.parameters import Section, Seed, load
-from stages.running import run_stage
-
-DATASET = Path("metrics/dataset.json")
-TRAIN_LABELS = Path("data/processed/train_labels.npy")
-TEST_LABELS = Path("data/processed/test_labels.npy")
-SPLIT = Path("data/processed/split.npz")
-DISTRIBUTION = Path("metrics/class_distribution.csv")
+from stages.common import paths
+from stages.common.config import Section, Seed, load
+from stages.common.errors import BadParameter
+from stages.common.files import read_array, read_json, write_rows
+from stages.common.paths import DATASET, DISTRIBUTION, SPLIT
+from stages.common.process import run_stage
 
 
-class Split(Section):
-    validation_fraction: Annotated[float, Field(ge=0, lt=1, description="a number from 0 (no part) to below 1")]
+class SplitSettings(Section):
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)]
     random_state: Seed
 
 
 class Parameters(Section):
-    split: Split
+    split: SplitSettings
 
 
 def main() -> None:
     parameters = load(Parameters).split
     classes = read_json(DATASET)["classes"]
-    train_labels, test_labels = read_array(TRAIN_LABELS), read_array(TEST_LABELS)
+    train_labels, test_labels = read_array(paths.labels("train")), read_array(paths.labels("test"))
 
     train, validation = split_indices(len(train_labels), parameters.validation_fraction, parameters.random_state)
 
@@ -52,19 +47,19 @@ def main() -> None:
 
 
 def split_indices(count: int, validation_fraction: float, random_state: int) -> tuple[np.ndarray, np.ndarray]:
-    """The indices of the images that train and of those that validate.
+    """The indices of the training and of the validation images.
 
     Args:
-        count: How many images there are to part.
-        validation_fraction: The share that validates, rounded up to whole images; 0 keeps all images, in their order,
-            to train.
+        count: How many images there are to split.
+        validation_fraction: The share of the validation images, rounded up to whole images; 0 keeps all images, in
+            their order, for training.
         random_state: The seed of the shuffle.
 
     Returns:
         Two int64 arrays, in `train_test_split`'s order.
 
     Raises:
-        BadParameter: No image would be left to train.
+        BadParameter: No image would be left for training.
     """
     if validation_fraction == 0:
         return np.arange(count, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -74,7 +69,7 @@ def split_indices(count: int, validation_fraction: float, random_state: int) -> 
             f"images to train; allowed: a smaller number, at least 0"
         )
 
-    # Here, because it takes a second that a parameter at fault should not cost.
+    # Imported here: it takes a second, which a bad parameter should not cost.
     from sklearn.model_selection import train_test_split
 
     train, validation = train_test_split(
@@ -84,7 +79,7 @@ def split_indices(count: int, validation_fraction: float, random_state: int) -> 
 
 
 def distribution_rows(classes: list[str], labels_of_part: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """How many images of each class there are in each part, a class a row."""
+    """How many images of each class are in each part, one row per class."""
     counts = {part: np.bincount(labels, minlength=len(classes)) for part, labels in labels_of_part.items()}
     return [
         {"class": name} | {part: int(of_class[label]) for part, of_class in counts.items()}

@@ -1,24 +1,46 @@
-"""What several test modules share: working directories like the repository's root, and the real CIFAR-10."""
+"""Fixtures of several test modules: working directories like the repository's root, and the real CIFAR-10."""
 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
+from filelock import FileLock
 
-from stages.batch_files import OFFICIAL_SHA256
-from stages.synthetic import write_synthetic
-from tests.archives import Members, good_members
-from tests.clones import Clone, reproduce_small
-from tests.stage_runs import ROOT, change_parameters, run_stage
+from stages.cifar10.official import OFFICIAL_SHA256
+from stages.cifar10.synthetic import write_synthetic
+from tests.support.archives import Members, good_members
+from tests.support.clones import Clone, reproduce_small
+from tests.support.stage_runs import ROOT, change_parameters, process_settings, run_stage
+
+SharedFolder = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> SharedFolder:
+    """A function that returns a folder by its name. The first worker of pytest-xdist that asks for it fills it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+
+    def folder_of(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, filled = base / name, base / f"{name}.filled"
+        with FileLock(base / f"{name}.lock"):
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory, made the current one, with nothing in it but params.yaml, set to a tiny stand-in."""
+    """A new current directory that holds only params.yaml, set to tiny synthetic data."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -31,7 +53,7 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The eight files of a stand-in with 50 + 10 images; not to be changed."""
+    """The eight files of synthetic data with 50 + 10 images; tests do not change them."""
     folder = tmp_path_factory.mktemp("tiny") / "cifar-10-batches-py"
     folder.mkdir()
     write_synthetic(folder, seed=1, train_images=50, test_images=10)
@@ -49,7 +71,7 @@ def official(workdir: Path, tiny_batches: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def members(official: Path) -> Members:
-    """The members of a good archive, to be changed."""
+    """The members of a good archive, for a test to change."""
     return good_members(official)
 
 
@@ -65,41 +87,54 @@ def cifar10_archive() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cifar10_workdir(cifar10_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory in which download, preprocess and split ran on the real data; not to be changed."""
-    work = tmp_path_factory.mktemp("cifar10")
-    shutil.copy(ROOT / "params.yaml", work)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(work)
-        for name in ("download", "preprocess", "split"):
-            result = run_stage(name, CIFAR10_ARCHIVE=str(cifar10_archive))
-            assert result.returncode == 0, result.stderr
-    return work
+def cifar10_workdir(cifar10_archive: Path, shared_folder: SharedFolder) -> Path:
+    """A working directory in which download, preprocess and split ran on the real data; tests do not change it."""
+
+    def fill(work: Path) -> None:
+        shutil.copy(ROOT / "params.yaml", work)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.chdir(work)
+            for name in ("download", "preprocess", "split"):
+                result = run_stage(name, CIFAR10_ARCHIVE=str(cifar10_archive))
+                assert result.returncode == 0, result.stderr
+
+    return shared_folder("cifar10", fill)
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, str]:
-    """A small reproduction, and what `dvc repro` said; who changes something puts it back."""
-    return reproduce_small(tmp_path_factory.mktemp("pipeline") / "a clone")
+def repository(shared_folder: SharedFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, str]:
+    """A small reproduction, and the output of `dvc repro`; a test that changes something restores it."""
+
+    def fill(folder: Path) -> None:
+        _, output = reproduce_small(folder / "a clone")
+        (folder / "output").write_text(output)
+
+    made = shared_folder("pipeline", fill)
+    own = tmp_path_factory.mktemp("pipeline")  # of this process
+    subprocess.run(["cp", "-a", made / "a clone", own], check=True)
+    return Clone(own / "a clone"), (made / "output").read_text()
 
 
 @pytest.fixture
-def process_settings() -> Iterator[None]:
-    """What a stage sets for the whole process is put back: environment, deterministic operations, generators."""
-    import torch  # here, for it takes seconds that the tests of the data do not need
-
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory
-    with mock.patch.dict(os.environ), torch.random.fork_rng():
+def own_process_settings() -> Iterator[None]:
+    """Restore what a stage sets for the whole process, after the test."""
+    with process_settings():
         yield
-    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-    torch.utils.deterministic.fill_uninitialized_memory = filling
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow files first, so that no worker has one left at the end."""
+    slow = {item.path for item in items if item.path.parent.name == "pipeline" or item.get_closest_marker("pipeline")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say aloud that the tests on the real data did not run."""
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "real_data" in report.keywords]
-    if skipped:
-        terminalreporter.write_sep("!", f"{len(skipped)} tests on the real CIFAR-10 DID NOT RUN", red=True, bold=True)
-        terminalreporter.write_line("CIFAR10_ARCHIVE=/path/to/cifar-10-python.tar.gz make test runs them")
+    """Report that the tests on the real data, or those that need Ray, did not run."""
+    for marker, what, how in (
+        ("real_data", "on the real CIFAR-10", "CIFAR10_ARCHIVE=/path/to/cifar-10-python.tar.gz make test"),
+        ("cluster", "of the cluster and of S3", "make .venv/ready-cluster test"),
+    ):
+        skipped = [report for report in terminalreporter.stats.get("skipped", []) if marker in report.keywords]
+        if skipped:
+            terminalreporter.write_sep("!", f"{len(skipped)} tests {what} DID NOT RUN", red=True, bold=True)
+            terminalreporter.write_line(f"{how} runs them")

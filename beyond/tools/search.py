@@ -1,0 +1,411 @@
+"""Search hyperparameters with Optuna (the optional extra `search`): `make search`. It is no stage.
+
+beyond/search.yaml names the studies. Each trial is `dvc exp run --temp` in a temporary copy of the last commit, so a
+finished trial is an experiment. While it trains, its history file feeds the pruner. The study is in an SQLite file in
+.search/: the same command goes on where it was ended, and a trial that was cut off is tried again and resumes after its
+last epoch. What was found is exported to beyond/search: a table of all trials, and Optuna's pictures of it.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import psutil
+from filelock import FileLock, Timeout
+from pydantic import Field, model_validator
+
+from beyond.ladder.plan import DETERMINING, present_origin
+from stages.common.config import Section, Seed, load_checked, read
+from stages.common.errors import ExpectedError, run_program
+from stages.common.files import flat, read_history, write_rows
+from stages.common.process import ancestor, end_with
+from stages.experiments.git import experiments_in_git, file_in
+from stages.experiments.plan import Overrides, parameters_of
+from stages.tools.grid import check_clean
+from stages.tools.runs import BUSY, TRIES, Processes, end_all, run_dvc, say
+from stages.training.randomness import derived_seed
+
+os.environ["MPLBACKEND"] = "agg"  # a notebook sets one that may not be installed here
+
+try:
+    import optuna
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+    from optuna.trial import TrialState
+except ImportError:
+    raise SystemExit("search: Optuna is not installed: pip install -c requirements.txt optuna") from None
+
+SEARCHES = Path("beyond/search.yaml")
+RESULTS = Path("beyond/search")
+STORAGE = Path(".search")
+REDUCTION = 3  # of successive halving: a third goes on
+STARTUP_TRIALS = 5  # that the median pruner leaves alone: Optuna's default
+FAILURES = 3  # in a row that end the search: not one bad value then, but something else
+BUSY_SECONDS = 60  # that SQLite waits for another thread
+DOTS_PER_INCH = 150
+COMMITTED = "the committed values"
+
+
+class Range(Section):
+    """A parameter's range: whole numbers if both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Range":
+        if not self.low < self.high or (self.log and (self.low <= 0 or self.step is not None)):
+            raise ValueError("not a range; allowed: low below high, and with log: low above 0 and no step")
+        return self
+
+    def distribution(self) -> BaseDistribution:
+        """As Optuna takes it."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return IntDistribution(self.low, self.high, log=self.log, step=int(self.step or 1))
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+
+class Choices(Section):
+    """A parameter's values."""
+
+    choices: Annotated[list[str | int | float | bool | None], Field(min_length=2)]
+
+    def distribution(self) -> BaseDistribution:
+        """As Optuna takes it."""
+        return CategoricalDistribution(self.choices)
+
+
+class Pruner(Section):
+    """When a trial is ended early."""
+
+    kind: Literal["median", "halving", "none"]
+    after: int = Field(default=1, ge=1)
+
+    def pruner(self) -> optuna.pruners.BasePruner:
+        """As Optuna takes it."""
+        if self.kind == "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=self.after)
+        if self.kind == "halving":
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=self.after, reduction_factor=REDUCTION)
+        return optuna.pruners.NopPruner()
+
+
+class Search(Section):
+    """A study of beyond/search.yaml."""
+
+    target: str
+    parameters: str
+    history: str
+    record: str
+    set: Overrides
+    space: Annotated[dict[str, Range | Choices], Field(min_length=1)]
+    pruner: Pruner
+    epochs: int = Field(ge=1)
+    seed: Seed
+
+
+class Searches(Section):
+    """The whole file."""
+
+    studies: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Search]
+
+
+def main() -> None:
+    options = arguments()
+    end_with(ancestor("make"))  # which cannot tell us when it is killed
+    searches = load_checked(SEARCHES, Searches).studies
+    if options.study not in searches:
+        raise ExpectedError(f"{SEARCHES} has no study {options.study!r}; it has {', '.join(searches)}")
+    search = searches[options.study]
+    committed = committed_values(search)
+    check_clean(DETERMINING)
+    STORAGE.mkdir(exist_ok=True)
+    with alone(options.study):
+        study = open_study(options.study, search, committed)
+        try:
+            run_trials(options.study, study, search, options.jobs)
+        finally:
+            export(options.study, study, search)
+    draw(options.study, study)
+    report(options.study, study)
+
+
+def arguments() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="python -m beyond.tools.search", description=__doc__)
+    parser.add_argument("study", nargs="?", default="keras_cnn", help=f"one of {SEARCHES}")
+    parser.add_argument("--jobs", type=int, default=1, help="how many trials at once")
+    options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error(f"--jobs is {options.jobs}; allowed: a whole number from 1")
+    return options
+
+
+def committed_values(search: Search) -> dict[str, Any]:
+    """The values that the parameters of the space have in their file.
+
+    Raises:
+        ExpectedError: The file has no such parameter.
+    """
+    values = flat(read(Path(search.parameters))) | parameters_of(search.set)
+    if unknown := sorted(search.space.keys() - values.keys()):
+        raise ExpectedError(f"{SEARCHES}: {search.parameters} has no {unknown[0]}")
+    return {key: values[key] for key in search.space}
+
+
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """While no other process works on this study: its unfinished trials would count as cut off.
+
+    Raises:
+        ExpectedError: Another process does.
+    """
+    try:
+        with FileLock(STORAGE / f"{name}.lock", timeout=0):
+            yield
+    except Timeout:
+        raise ExpectedError(f"another process runs the search {name} in this folder") from None
+
+
+def open_study(name: str, search: Search, committed: dict[str, Any]) -> optuna.Study:
+    """The study, new or as it was left; a trial that was cut off is waiting to be tried again.
+
+    Raises:
+        ExpectedError: It was begun with other code, data or settings.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    file = STORAGE / f"{name}.db"
+    arguments = {"connect_args": {"timeout": BUSY_SECONDS}}
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs=arguments)
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    identity = identity_of(search)
+    if study.user_attrs.setdefault("identity", identity) != identity:
+        raise ExpectedError(
+            f"the study {name} in {file} was begun with other code, data or settings, which no longer compare; "
+            f"name another study in {SEARCHES}, or remove {file} and begin anew (dvc exp remove its experiments)"
+        )
+    study.set_user_attr("identity", identity)
+    study.sampler = optuna.samplers.TPESampler(
+        seed=derived_seed(search.seed, len(study.trials), "sampler"), constant_liar=True
+    )
+    study.pruner = search.pruner.pruner()
+    if not study.trials and fits(committed, search):
+        study.enqueue_trial(committed, user_attrs={"note": COMMITTED})
+    for trial in study.get_trials(states=[TrialState.RUNNING]):
+        note = {name: value for name, value in trial.user_attrs.items() if name == "note"}
+        study.enqueue_trial(trial.params, user_attrs=note | {"again": trial.number})
+        study.tell(trial.number, state=TrialState.FAIL)
+    return study
+
+
+def identity_of(search: Search) -> str:
+    """A hash of what a trial's value depends on besides the space's parameters: settings, code, data."""
+    pipeline, _, target = search.target.rpartition(":")
+    file = Path(pipeline or "dvc.yaml")
+    stages = upstream(read(file)["stages"], target)
+    named = [name for stage in stages.values() for item in stage.get("params", []) for name in _names(item)]
+    settings = flat(read(Path(search.parameters))).items()
+    others = {key: value for key, value in settings if key.partition(".")[0] in named and key not in search.space}
+    definition = search.model_dump(include={"target", "set", "space"})
+    content = json.dumps([definition, present_origin(file, list(stages)), others], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def upstream(stages: dict[str, Any], target: str) -> dict[str, Any]:
+    """The entry of a stage, and those of the same file that it depends on."""
+    found, waiting = {}, [target]
+    while waiting:
+        name = waiting.pop()
+        found[name] = stages[name]
+        for other, entry in stages.items():
+            outs = {path for out in entry.get("outs", []) for path in ([out] if isinstance(out, str) else out)}
+            if other not in found and outs & set(stages[name]["deps"]):
+                waiting.append(other)
+    return found
+
+
+def _names(item: str | dict[str, list[str]]) -> list[str]:
+    """The parameters that an item of `params` in a dvc.yaml names, of the default file or of another."""
+    return [item] if isinstance(item, str) else [name for names in item.values() for name in names]
+
+
+def fits(values: dict[str, Any], search: Search) -> bool:
+    """Whether the space has these values."""
+    return all(
+        values[key] in given.choices if isinstance(given, Choices) else given.low <= values[key] <= given.high
+        for key, given in search.space.items()
+    )
+
+
+def run_trials(name: str, study: optuna.Study, search: Search, jobs: int) -> None:
+    """Run trials, several at once if asked, until the epochs are spent.
+
+    Raises:
+        ExpectedError: Several trials in a row failed.
+    """
+    processes = Processes()
+    ending = threading.Event()
+    pool = ThreadPoolExecutor(jobs)
+    futures = [pool.submit(work, name, study, search, processes.active, ending) for _ in range(jobs)]
+    try:
+        for future in as_completed(futures):
+            future.result()
+    finally:
+        ending.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        end_all(processes, futures)
+
+
+def work(
+    name: str, study: optuna.Study, search: Search, active: "list[subprocess.Popen[str]]", ending: threading.Event
+) -> None:
+    """Run one trial after another."""
+    failures = 0
+    while not ending.is_set() and (spent := epochs_spent(study)) < search.epochs:
+        say(f"{name}: {spent} of {search.epochs} epochs are spent")
+        trial = study.ask({key: given.distribution() for key, given in search.space.items()})
+        state, value = run_trial(f"search-{name}-{trial.number}", trial, search, active)
+        if ending.is_set():  # cut off: it stays unfinished, and is tried again when the search goes on
+            return
+        study.tell(trial, value, state)
+        failures = failures + 1 if state == TrialState.FAIL else 0
+        if failures == FAILURES:
+            ending.set()
+            raise ExpectedError(f"{FAILURES} trials of {name} failed in a row; their last lines say why")
+
+
+def epochs_spent(study: optuna.Study) -> int:
+    """The epochs that all trials have trained; one that was cut off resumes, and its epochs count once."""
+    return sum(trial.user_attrs.get("epochs", 0) for trial in study.trials if trial.number not in cut_off(study))
+
+
+def cut_off(study: optuna.Study) -> set[int]:
+    """The numbers of the trials that were cut off, and are or will be tried again."""
+    return {trial.user_attrs["again"] for trial in study.trials if "again" in trial.user_attrs}
+
+
+def run_trial(
+    experiment: str, trial: optuna.Trial, search: Search, active: "list[subprocess.Popen[str]]"
+) -> tuple[TrialState, float | None]:
+    """Run a trial, told of by its history file; returns how it ended, and the objective."""
+    overrides = [*search.set, *(f"{key}={json.dumps(value)}" for key, value in trial.params.items())]
+    options = [part for override in overrides for part in ("-S", f"{search.parameters}:{override}")]
+    command = ["exp", "run", "--temp", "--name", experiment, *options, search.target]
+    say(f"{experiment}: {' '.join(overrides)}")
+    pruned = threading.Event()
+    reported: list[float] = []
+
+    def watch(process: "subprocess.Popen[str]") -> None:
+        for epoch, accuracy in list(enumerate(accuracies(process.pid, search.history), start=1))[len(reported) :]:
+            reported.append(accuracy)
+            trial.report(accuracy, epoch)
+            trial.set_user_attr("epochs", epoch)
+            if trial.should_prune():
+                pruned.set()
+                os.killpg(process.pid, signal.SIGINT)
+                return
+
+    for _ in range(TRIES):
+        status, last_lines = run_dvc(experiment, command, active, watch)
+        if status == 0 or pruned.is_set() or not any(BUSY in line for line in last_lines):
+            break
+    if status == 0:  # also where the pruner came too late
+        record = json.loads(file_in(experiments_in_git()[experiment][0], search.record))
+        trial.set_user_attr("epochs", record["epochs"])
+        trial.set_user_attr("experiment", experiment)
+        say(f"{experiment}: validation accuracy {record['validation']['accuracy']}")
+        return TrialState.COMPLETE, record["validation"]["accuracy"]
+    if pruned.is_set():
+        say(f"{experiment}: ended by the pruner after epoch {len(reported)}")
+        return TrialState.PRUNED, None
+    say("".join(f"    {line}" for line in last_lines).rstrip())
+    return TrialState.FAIL, None
+
+
+def accuracies(dvc: int, history: str) -> list[float]:
+    """The validation accuracies so far of the training that this dvc runs in its temporary copy."""
+    found: list[float] = []
+    with contextlib.suppress(psutil.Error, ExpectedError, KeyError):  # it may have ended, or not begun to write
+        for process in psutil.Process(dvc).children(recursive=True):
+            folder = Path(process.cwd())
+            if folder != Path.cwd() and (folder / history).exists():
+                return list(map(float, read_history(folder / history)["val_accuracy"]))
+    return found
+
+
+def export(name: str, study: optuna.Study, search: Search) -> None:
+    """Write the table of all trials that ended by themselves, the best first."""
+    ended = [
+        trial
+        for trial in study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+        if trial.number not in cut_off(study)
+    ]
+    ended.sort(key=lambda trial: (trial.state != TrialState.COMPLETE, -(trial.value or 0), trial.number))
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "validation_accuracy": trial.value if trial.state == TrialState.COMPLETE else None,
+            "epochs": trial.user_attrs.get("epochs", 0),
+            "experiment": trial.user_attrs.get("experiment"),
+            "note": trial.user_attrs.get("note"),
+            **trial.params,
+        }
+        for trial in ended
+    ]
+    columns = ("trial", "state", "validation_accuracy", "epochs", "experiment", "note", *search.space)
+    new = RESULTS / f".{name}.new"
+    write_rows(new, rows, columns)
+    new.replace(RESULTS / f"{name}.csv")
+
+
+def draw(name: str, study: optuna.Study) -> None:
+    """Optuna's pictures of what mattered: importances (functional ANOVA, Hutter et al. 2014), and a slice for each."""
+    import matplotlib.pyplot as plt
+    from optuna.importance import FanovaImportanceEvaluator
+    from optuna.visualization.matplotlib import plot_param_importances, plot_slice
+
+    complete = study.get_trials(states=[TrialState.COMPLETE])
+    if len({trial.value for trial in complete}) < 2:
+        say(f"{name}: no picture yet: it takes two finished trials of different accuracy")
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for kind, plot in (
+            ("importance", lambda: plot_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))),
+            ("slice", lambda: plot_slice(study, target_name="validation accuracy")),
+        ):
+            plot()
+            figure = plt.gcf()
+            figure.savefig(
+                RESULTS / f"{name}_{kind}.png", dpi=DOTS_PER_INCH, bbox_inches="tight", metadata={"Software": None}
+            )
+            plt.close(figure)
+
+
+def report(name: str, study: optuna.Study) -> None:
+    """Print what was found."""
+    complete = study.get_trials(states=[TrialState.COMPLETE])
+    say(f"{RESULTS / name}.csv: {len(complete)} finished trials, {epochs_spent(study)} epochs")
+    if complete:
+        best = study.best_trial
+        say(f"best: {best.user_attrs['experiment']}, validation accuracy {best.value}: {best.params}")
+        for trial in complete:
+            if trial.user_attrs.get("note") == COMMITTED:
+                say(f"{COMMITTED}: {trial.user_attrs['experiment']}, validation accuracy {trial.value}")
+        say(f"dvc exp apply {best.user_attrs['experiment']} takes it over")
+
+
+if __name__ == "__main__":
+    run_program("search", main)

@@ -1,0 +1,67 @@
+"""Expected errors: one line for the person at the prompt, without a traceback. A bug keeps its traceback."""
+
+import errno
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+# The fault of the machine or the user, not of the program.
+_MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+# From git and not from its index, in which core.autostage puts a new dvc.lock.
+WAY_BACK = (
+    "to put params.yaml and the results back: "
+    "git restore --staged --worktree params.yaml dvc.lock metrics models && dvc checkout --allow-missing"
+)
+
+
+# DVC believes a read-only file of its cache, the normal state, and puts it over what a stage writes anew.
+FROM_SCRATCH = "chmod -R u+w .dvc/cache (or DVC puts its copy back), remove {} and run dvc repro"
+
+
+class ExpectedError(Exception):
+    """A fault that the user can correct; its text is one line: what is wrong, where, and what to do next."""
+
+
+class BadParameter(ExpectedError):
+    """A value in params.yaml that is not allowed; the line ends with the way back.
+
+    A failed `dvc exp run -S` leaves the value in params.yaml, and the failed stage's outputs removed.
+    """
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; {WAY_BACK}"
+
+
+def run_program(name: str, main: Callable[[], None]) -> None:
+    """Run a program's `main`; an expected error ends the process with one line and status 1.
+
+    Args:
+        name: The name of the program or the stage, with which the line begins.
+        main: The program.
+
+    Raises:
+        SystemExit: On an `ExpectedError`; on a full disk, a missing permission and the like; and on Ctrl-C, SIGTERM or
+            the end of its terminal.
+    """
+    for name_of_signal in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name_of_signal, None)
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and so do we then
+            signal.signal(number, _interrupt)
+    try:
+        main()
+    except ExpectedError as error:
+        sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{name}: interrupted; the same command resumes")
+    except OSError as error:
+        if error.errno not in _MACHINE_FAULTS:
+            raise
+        place = error.filename or "an output file"
+        sys.exit(f"{name}: {place}: {error.strerror}; correct this and run the same command again")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

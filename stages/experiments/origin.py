@@ -1,0 +1,102 @@
+"""Provenance: the code and the data that a run was made from, as dvc.lock has them."""
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from stages.common.config import parse_mapping, read
+from stages.common.errors import ExpectedError
+from stages.common.files import Json
+from stages.common.paths import LOCK
+from stages.experiments.git import file_in
+from stages.experiments.plan import Experiments, Run, differing, recorded_parameters
+
+
+class Origin(NamedTuple):
+    """What a run was made from: short hashes of the code that trained and scored it, and of its images and labels."""
+
+    code: str
+    data: str
+
+
+def origin(lock: Json, model: str) -> Origin:
+    """The origin of a model's run, from the content of the dvc.lock that it left behind.
+
+    Raises:
+        ExpectedError: It has no such run.
+    """
+    stages = ("split", f"train_{model}", f"evaluate@{model}")
+    try:
+        deps = {dep["path"]: dep["md5"] for stage in stages for dep in lock["stages"][stage]["deps"]}
+    except (KeyError, TypeError):
+        raise ExpectedError(
+            f"{LOCK} knows no run of {' and '.join(stages)}; run git restore {LOCK}, or dvc repro"
+        ) from None
+    # What lies outside of the project belongs to another one, as the shared code does for those in examples/.
+    code = {path: md5 for path, md5 in deps.items() if not path.startswith(("data/", "metrics/", "models/", "../"))}
+    # Which of them train and which validate follows from these, from stages/split.py and from its parameters.
+    data = {path: md5 for path, md5 in deps.items() if path.startswith("data/processed/") and path.endswith(".npy")}
+    return Origin(short_hash(code), short_hash(data))
+
+
+def short_hash(content: Json) -> str:
+    """The first digits of the SHA-256 of some content, as the columns `code` and `data` of metrics/runs.csv have it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_lock(path: Path = LOCK) -> Json:
+    """The content of dvc.lock.
+
+    Raises:
+        ExpectedError: It is missing or no such file.
+    """
+    return read(path)
+
+
+def lock_in(commit: str) -> Json:
+    """The content of dvc.lock in a commit."""
+    try:
+        return parse_mapping(file_in(commit, str(LOCK)))
+    except ValueError as error:
+        raise ExpectedError(f"{LOCK} in {commit}: {error}") from None
+
+
+def same_origin(one: Origin, other: Origin, experiments: Experiments) -> bool:
+    """Whether runs of both origins may be pooled."""
+
+    def code(of: Origin) -> str:
+        same = experiments.same_results.get(of.code)
+        return same.same_as if same else of.code
+
+    return one.data == other.data and code(one) == code(other)
+
+
+def made(run: Run, commits: list[str], wanted: Origin, experiments: Experiments) -> str | None:
+    """The commit among those of an experiment that holds this run, made from the wanted code and data."""
+    for commit in commits:
+        with contextlib.suppress(ExpectedError):  # one that never scored this model has not made the run
+            lock = lock_in(commit)
+            record = json.loads(file_in(commit, f"metrics/runs/{run.model}.json"))
+            as_asked = not differing(run, recorded_parameters(record)) and is_scored(lock, run.model)
+            if as_asked and same_origin(origin(lock, run.model), wanted, experiments):
+                return commit
+    return None
+
+
+def is_scored(lock: Json, model: str) -> bool:
+    """Whether the model that was scored is the one that was trained: an experiment may end after its training."""
+    stages = lock["stages"]
+    trained = {out["path"]: out["md5"] for out in stages[f"train_{model}"]["outs"]}
+    return all(trained.get(dep["path"], dep["md5"]) == dep["md5"] for dep in stages[f"evaluate@{model}"]["deps"])
+
+
+def md5_of(path: Path) -> str:
+    """The MD5 sum of a file or folder as DVC computes it: for a folder, that of a JSON list of its files."""
+    if path.is_file():
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    files = (file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)  # as .dvcignore
+    names = sorted(file.relative_to(path).as_posix() for file in files)
+    listing = json.dumps([{"md5": md5_of(path / name), "relpath": name} for name in names])
+    return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -1,0 +1,255 @@
+"""The report as HTML: the template has the prose, and the functions here turn numbers into its texts and tables."""
+
+import re
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib.image import imsave
+
+from stages.common.files import Json
+from stages.paper.markdown import DIGITS, finding, measured, plain, printed, signed
+from stages.paper.rows import shown
+
+SECTIONS = {
+    "reproduced": "What was reproduced",
+    "tables": "The paper's numbers and ours",
+    "claims": "What the paper claims",
+    "curves": "Curves over the paper's",
+    "grid": "The grid over both axes",
+    "readings": "Which interpretation",
+    "cost": "Accuracy against cost",
+    "mistakes": "What is taken for what",
+    "calibration": "How sure, and how often right",
+    "samples": "Sample predictions",
+    "measured": "How each number was measured",
+    "open": "What the paper leaves open",
+    "again": "Versions, machines, and how to make it again",
+}
+HERE = Path(__file__).parent
+PLURAL = {"lies": "lie", "stands": "stand", "is": "are"}
+
+
+def render(content: Json) -> str:
+    """The page; `content` has what report.html.jinja names."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    filters = (measured, part_figures, part_verdict, place, printed, share, signed, spread_of_runs)
+    environment.filters |= {function.__name__: function for function in filters}
+    css = (HERE / "style.css").read_text(encoding="utf-8")
+    page = environment.get_template("report.html.jinja").render(content, css=css, sections=sections(content))
+    return page.lstrip()
+
+
+def sections(content: Json) -> dict[str, str]:
+    """The titles of the sections that have something to show, by their names."""
+    tables = " and ".join(grid["where"] for grid in content["grids"])
+    filled = {
+        "claims": content["claims"] or content["warning"],
+        "curves": any(model["curves"] for model in content["models"]),
+        "grid": tables or content["warning"],
+        "readings": tables or content["warning"],
+        "cost": content["cost_charts"],
+    }
+    named = {"grid": f"{tables} over both axes", "readings": f"Which reading of {tables}"} if tables else {}
+    return {id: title for id, title in (SECTIONS | named).items() if filled.get(id, True)}
+
+
+def summary(comparison: Json) -> str:
+    """What was reproduced, in one sentence."""
+    results, found = comparison["results"], comparison["claims"]
+    places = Counter(place(row) for row in results)
+    interval = "the 95 % prediction interval of one more run of ours"
+    words = {
+        "inside": ("lies", f"inside {interval}"),
+        "outside": ("lies", "outside it" if places["inside"] else f"outside {interval}"),
+        "one run": ("stands", "beside a single run of ours, which has no interval"),
+        "no run": ("is", "not answered by any run of ours yet"),
+    }
+    said = [
+        f"{places[name]} {verb if places[name] == 1 else PLURAL[verb]} {what}"
+        for name, (verb, what) in words.items()
+        if places[name]
+    ]
+    said = said if len(said) > 1 else [f"all {said[0]}"]
+    largest = {
+        where: max(abs(row["difference"]) for row in rows)
+        for where, rows in by_place([row for row in results if row["unit"] == "percent"]).items()
+        if all(row["difference"] is not None for row in rows)
+    }
+    distances = [f"{points:.2f} points ({where})" for where, points in largest.items()]
+    largest_is = f"the largest difference of an accuracy is {joined(distances)}; " if distances else ""
+    verdicts = Counter(claim["verdict"] for claim in found)
+    claims = joined([f"{count} {verdict}" for verdict, count in verdicts.items()])
+    return (
+        f"Of the {len(results)} results that the paper prints, {joined(said)}; {largest_is}"
+        f"and the verdicts on its {len(found)} claims are: {claims}."
+    )
+
+
+def by_place(rows: Sequence[Json]) -> dict[str, list[Json]]:
+    """The rows of each table of the paper."""
+    return {
+        where: [row for row in rows if row["where"] == where] for where in dict.fromkeys(row["where"] for row in rows)
+    }
+
+
+def scores(models: Sequence[Json]) -> list[list[str]]:
+    """Every score of every model."""
+    names = dict.fromkeys(name for model in models for name in model["scores"])
+    return [[name, *(plain(model["scores"].get(name)) for model in models)] for name in names]
+
+
+def finding_of(grid: Json) -> Markup:
+    """The finding of metrics/comparison.md as HTML."""
+    text = str(escape(finding(grid)))
+    for mark, tag in ((r"\*\*", "strong"), ("`", "code")):
+        text = re.sub(rf"{mark}(.+?){mark}", rf"<{tag}>\1</{tag}>", text, flags=re.DOTALL)
+    return Markup(text)  # noqa: S704  escaped above
+
+
+def legend_lines(grid: Json) -> list[list[str]]:
+    """What each interpretation changes, and its distance from the paper."""
+    changes = {
+        name: ", ".join(f"{key.rpartition('.')[2]}={shown(value)}" for key, value in changed.items()) or "nothing"
+        for name, changed in grid["legend"].items()
+    }
+    return [
+        [found["name"], changes[found["name"].partition(" (")[0]], f"{found['distance']['percent']:.2f}"]
+        for found in grid["interpretations"]
+    ]
+
+
+def curves_text(seeds: Sequence[int], paper_validation: str) -> str:
+    """What the curves of a model show; `paper_validation` says what the paper's is, "" where it is not drawn."""
+    sentences = [f"Ours, seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"]
+    if paper_validation:
+        sentences[0] += f", over the paper's training and {paper_validation}"
+    if len(seeds) > 1:
+        sentences.append("The lines are the mean, and the bands reach from the lowest to the highest run")
+    sentences.append("Dropout and augmentation are on while the training numbers are measured")
+    return ". ".join(sentences) + "."
+
+
+def place(row: Json) -> str:
+    """Where the paper's number lies: inside or outside our interval; one run has none."""
+    if row["ours"] is None:
+        return "no run"
+    if row.get("interval") is None:
+        return "one run"
+    return "inside" if row["inside"] else "outside"
+
+
+def spread_of_runs(row: Json) -> str:
+    """The prediction interval and the number of runs behind a number of ours."""
+    runs = f"n = {row['runs']}"
+    if row.get("interval") is None:
+        return runs
+    low, high = (f"{end:.{DIGITS[row['unit']]}f}" for end in row["interval"])
+    return f"{low} to {high}, {runs}"
+
+
+def part_figures(part: Json) -> str:
+    """The mean of a part of a claim, its interval over runs and over other images, and how many runs are behind it."""
+    if part["mean"] is None:
+        return "not measured yet"
+    unit = "pair" if part["paired"] else "run"
+    form = "+.4f" if abs(part["mean"]) < 1 else "+,.1f"  # a share or a loss; or epochs, steps and seconds
+    mean, *ends = (part[name] if part[name] is None else f"{part[name]:{form}}" for name in ("mean", "low", "high"))
+    runs = f"{part['runs']} {unit}{'' if part['runs'] == 1 else 's'}"
+    if None in ends:
+        return f"{mean} ({runs}, no interval)"
+    text = f"{mean}, from {ends[0]} to {ends[1]} ({runs})"
+    if other := part["other_images"]:
+        text += f"; for other images too from {other['low']:{form}} to {other['high']:{form}} ({other['runs']} {unit}s)"
+    return text
+
+
+def part_verdict(part: Json) -> str:
+    """What a part says, by which rule, and how many runs would tell."""
+    needed = part["runs_needed"]
+    unit = "pairs" if part["paired"] else "runs"
+    more = f"; about {needed} {unit} would tell" if needed else ""
+    aside = "" if part["counts"] else "; shown only, does not count"
+    return f"{part['says']} (supported if the interval is {part['rule']}){more}{aside}"
+
+
+def rule(supports: str, margin: float) -> str:
+    """Where the whole interval has to lie."""
+    return {
+        "above": f"above {margin:g}",
+        "below": f"below {-margin:g}" if margin else "below 0",
+        "within": f"within ±{margin:g}",
+        "outside": f"outside ±{margin:g}",
+        "not_below": f"above {-margin:g}",
+    }[supports]
+
+
+def measurements(rows: Sequence[Json]) -> list[Json]:
+    """What the paper's numbers are and what ours are, those of one kind together."""
+    kinds: dict[tuple[str, str], list[Json]] = {}
+    for row in rows:
+        kinds.setdefault((row["where"], row["really"]), []).append(row)
+    return [
+        {
+            "numbers": [f"{row['what']}: {printed(row['paper'], row['unit'])}" for row in alike],
+            "where": where,
+            "really": really,
+            "ours": list(dict.fromkeys(f"{row['ours_is']}, {row['address']}".removeprefix(", ") for row in alike)),
+            "also": [f"{also['what']}: {measured(also['ours'], row['unit'])}" for row in alike for also in row["also"]],
+        }
+        for (where, really), alike in kinds.items()
+    ]
+
+
+def settings(rows: Sequence[Json], titles: Json, data: str) -> list[list[str]]:
+    """The settings that text, notebook and we do not have alike."""
+    return [
+        [f"{titles.get(row['model'], data)}, {row['what']} ({row['where']})"]
+        + [plain(row[whose]) for whose in ("text", "notebook", "ran")]
+        for row in rows
+        if row["status"] not in ("same", "not compared")
+    ]
+
+
+def open_ends(comparison: Json) -> list[str]:
+    """The results that no run answers yet, and the numbers that are not ours to compare."""
+    lines = [
+        f"{row['where']}, {row['what']}: {', and '.join(row['reasons'])}"
+        for row in comparison["results"]
+        if row["reasons"]
+    ]
+    return lines + [f"{row['what']}, {row['printed']}: {row['why']}" for row in comparison["not_compared"]]
+
+
+def picture(image: np.ndarray) -> str:
+    """A PNG as the address of itself; not compressed, so that every version of zlib gives the same bytes."""
+    file = BytesIO()
+    metadata: dict[str, Any] = {"Software": None}
+    imsave(file, image, format="png", metadata=metadata, pil_kwargs={"compress_level": 0})
+    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def share(number: int, total: int) -> str:
+    """The square root of a share: it sets apart the mistakes, most of them below a tenth of their row."""
+    return f"{(number / max(total, 1)) ** 0.5:.2f}"
+
+
+def percent(share: float, decimals: int = 2) -> str:
+    return f"{100 * share:.{decimals}f} %"
+
+
+def joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

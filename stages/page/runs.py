@@ -1,0 +1,85 @@
+"""Our runs with what the report needs of each: where it answers, its history, its scores and its cost."""
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.common import paths
+from stages.common.files import Json, flat, read_history, read_json
+from stages.page.cost import LAYERS, training_images, training_operations
+from stages.paper.numbers import Numbers
+from stages.paper.ours import OWN, Run, read_collected, read_own_run
+from stages.paper.rows import differing
+
+MACHINE = ("processor", "device", "threads")
+
+
+class Trained(NamedTuple):
+    """A run.
+
+    Attributes:
+        run: Itself.
+        answers: Whether it has the very parameters of its model's configuration in Table 1.
+        scores: By dotted keys, as in metrics/<model>.json.
+        operations: Of its training; None where they cannot be counted.
+        seconds: Likewise; None where that is not recorded.
+    """
+
+    run: Run
+    answers: bool
+    scores: Json
+    operations: int | None
+    seconds: float | None
+
+    def history(self) -> dict[str, np.ndarray]:
+        own = self.run.name == OWN
+        return read_history(paths.history(self.run.model) if own else paths.collected_history(self.run.name))
+
+    def epochs_to(self, accuracy: float) -> int | None:
+        """The first epoch with that validation accuracy."""
+        history = self.history()
+        reached = history["epoch"][history.get("val_accuracy", np.full(len(history["epoch"]), np.nan)) >= accuracy]
+        return int(reached[0]) if len(reached) else None
+
+
+def read_trained(numbers: Numbers, images: int) -> list[Trained]:
+    """The runs of `dvc repro`, then those of metrics/runs.csv that are of the same data.
+
+    Args:
+        numbers: Of the paper.
+        images: Of the training set.
+    """
+    own = [read_own_run(model) for model in numbers.models]
+    return [_trained(run, numbers, images) for run in [*own, *read_collected(own)]]
+
+
+def _trained(run: Run, numbers: Numbers, images: int) -> Trained:
+    own = run.name == OWN
+    scores = flat(read_json(paths.scores(run.model))) if own else run.row
+    seconds = read_json(paths.runtime(run.model))["seconds"] if own else run.row.get("seconds")
+    operations = None
+    if run.model in LAYERS:
+        seen = scores["epochs"] * training_images(run.model, run.parameters, images)
+        operations = seen * training_operations(run.model, run.parameters)
+    wanted = [curve.configuration for curve in numbers.curves]
+    answers = any(
+        numbers.configurations[name].model == run.model and not differing(numbers.configurations[name], run.parameters)
+        for name in wanted
+    )
+    return Trained(run, answers, scores, operations, seconds)
+
+
+def machines(trained: list[Trained], titles: dict[str, str]) -> list[str]:
+    """Where the runs of a model were made and with which versions, a line for each kind, those of `dvc repro` first."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for one in trained:
+        record = one.run.row or read_json(paths.runtime(one.run.model))
+        versions = record.get("versions", "")
+        if isinstance(versions, dict):
+            versions = " ".join(f"{name}-{number}" for name, number in versions.items())
+        found[one.run.model, *(str(record.get(name, "-")) for name in MACHINE), versions] += 1
+    return [
+        f"{titles[model]}, {count} run{'' if count == 1 else 's'}: {processor}, {device}, {threads} threads; {versions}"
+        for (model, processor, device, threads, versions), count in found.items()
+    ]

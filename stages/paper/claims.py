@@ -1,0 +1,342 @@
+"""data/paper/claims.yaml: the paper's claims, and the verdict of our runs on each.
+
+The file's own comments explain its words. A verdict follows from 95 % intervals over at least three runs: supported,
+not supported, or cannot tell, with about how many runs would tell.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from stages.common import paths
+from stages.common.config import Section, load_checked
+from stages.common.errors import ExpectedError
+from stages.common.files import Json, flat, read_arrays, read_json
+from stages.common.paths import DATASET, PAPER
+from stages.experiments.predictions import RESAMPLED, Predictions, in_short, read_predictions
+from stages.paper.interpretations import Interpretations
+from stages.paper.numbers import Numbers
+from stages.paper.ours import OWN, Run, read_curves, rounded
+from stages.paper.rows import differing
+from stages.paper.statistics import (
+    Estimate,
+    bootstrap_difference,
+    image_weights,
+    mean_estimate,
+    paired_difference,
+    welch_difference,
+)
+
+CLAIMS = PAPER / "claims.yaml"
+SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
+FEWEST = 3  # runs or pairs that a verdict may rest on
+BOOTSTRAP_DECIMALS = 4  # fewer than the last bits of a sum, on any machine
+
+Region = Literal["above", "below", "within", "outside", "not_below"]
+Curve = Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a run.
+
+    Parameters and scores are by dotted keys, the validation accuracy is by epoch. An epoch takes `steps` of the
+    optimiser and `seconds` in the mean, and `predictions` are those of the test images; None where not kept.
+    """
+
+    parameters: dict[str, Any]
+    scores: dict[str, Any]
+    validation_accuracy: Curve = field(default_factory=dict)
+    steps: int | None = None
+    seconds: float | None = None
+    predictions: Predictions | None = None
+
+
+class Group(Section):
+    """Runs that a claim speaks of."""
+
+    configuration: str = ""
+    table: str = ""
+    but: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if bool(self.configuration) == bool(self.table):
+            raise ValueError("a group needs either a configuration or a table")
+        return self
+
+
+class Value(Section):
+    """One number of each run; exactly one of these is given."""
+
+    score: str | None = None
+    epochs_to: float | None = None
+    steps_to: float | None = None
+    seconds_to: float | None = None
+    accuracy_after: int | None = None
+    dip_at: int | None = None
+    gap: Literal["loss", "accuracy"] | None = None  # train_clean has both
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"a value needs exactly one of {', '.join(type(self).model_fields)}")
+        return self
+
+    def of(self, run: Evidence) -> float | None:
+        """The number, or None where the run has none."""
+        curve = run.validation_accuracy
+        if self.score is not None:
+            return run.scores.get(self.score)
+        if self.gap is not None:
+            test, train = run.scores.get(f"test.{self.gap}"), run.scores.get(f"train_clean.{self.gap}")
+            return None if test is None or train is None else test - train
+        if self.accuracy_after is not None:
+            return curve.get(self.accuracy_after)
+        if self.dip_at is not None:
+            around = [curve.get(self.dip_at + step) for step in (-1, 0, 1)]
+            return None if None in around else around[1] - (around[0] + around[2]) / 2  # type: ignore[operator]
+        goal, of_epoch = next(
+            (goal, of_epoch)
+            for goal, of_epoch in ((self.epochs_to, 1), (self.steps_to, run.steps), (self.seconds_to, run.seconds))
+            if goal is not None
+        )
+        epochs = next((epoch for epoch in sorted(curve) if curve[epoch] >= goal), None)
+        return None if epochs is None or of_epoch is None else epochs * of_epoch
+
+
+class Part(Section):
+    """One comparison that a claim rests on."""
+
+    what: str
+    value: Value
+    of: str
+    less: str = ""
+    paired_by: list[str] = Field(default_factory=list)
+    supports: Region
+    contradicts: Region | None = None
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    counts: bool = True
+
+
+class Claim(Section):
+    """A sentence of the paper, and the rule that decides it."""
+
+    id: str
+    where: str
+    says: str
+    needs: Literal["all", "any"] = "all"
+    parts: Annotated[list[Part], Field(min_length=1)]
+
+
+class Claims(Section):
+    """The whole file; `known` says which runs were known when the rules were written."""
+
+    known: str
+    groups: dict[str, Group]
+    claims: list[Claim]
+
+    @model_validator(mode="after")
+    def _groups_are_known(self) -> Self:
+        for claim in self.claims:
+            for part in claim.parts:
+                for name in filter(None, (part.of, part.less)):
+                    if name not in self.groups:
+                        raise ValueError(f"{claim.id}: group {name!r} is not among {', '.join(self.groups)}")
+        return self
+
+
+def load_claims(numbers: Numbers, path: Path = CLAIMS) -> Claims:
+    """The claims, checked against the paper's numbers.
+
+    Raises:
+        ExpectedError: The file is missing or damaged, or a group names what numbers.yaml does not have.
+    """
+    claims = load_checked(path, Claims)
+    for name, group in claims.groups.items():
+        known: Mapping[str, Any] = numbers.grids if group.table else numbers.configurations
+        if (wanted := group.table or group.configuration) not in known:
+            raise ExpectedError(f"{path}: {name} names {wanted!r}; numbers.yaml has {', '.join(known)}")
+    return claims
+
+
+def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretations], runs: list[Run]) -> list[Json]:
+    """The verdict on each claim, from our runs on the paper's data.
+
+    Args:
+        claims: What the paper claims.
+        numbers: Whose configurations and grids the groups name.
+        grids: Our runs of each grid, by interpretation.
+        runs: All our runs.
+    """
+    test_set = TestSet(numbers)
+
+    @cache
+    def runs_of(name: str) -> list[Evidence]:
+        group = claims.groups[name]
+        if group.table:
+            grid = grids[group.table]
+            found = [run for cell in grid.runs.get(grid.nearest or "", {}).values() for run in cell]
+            chosen = [run for run in found if run.is_with(group.but)]
+        else:
+            base = numbers.configurations[group.configuration]
+            wanted = base.model_copy(update={"parameters": base.parameters | group.but})
+            chosen = [run for run in runs if run.model == base.model and not differing(wanted, run.parameters)]
+        return [evidence_of(run, test_set) for run in chosen if not numbers.paper.warning(run.source)]
+
+    return [judge(claim, runs_of, test_set) for claim in claims.claims]
+
+
+class TestSet:
+    """The classes of the test images, and samples of them for the bootstrap, read and drawn when they are needed."""
+
+    __test__ = False  # for pytest
+
+    def __init__(self, numbers: Numbers) -> None:
+        self.model = next(iter(numbers.models))  # `make verify` checks that all have the same labels
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        labels: np.ndarray = read_arrays(paths.predictions(self.model))["labels"]
+        return labels
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        return image_weights(len(self.labels))
+
+
+def evidence_of(run: Run, test_set: TestSet) -> Evidence:
+    """What the files in metrics hold of a run; `make verify` says which files a collected run lacks."""
+    own = run.name == OWN
+    history = paths.history(run.model) if own else paths.collected_history(run.name)
+    curve = read_curves(history).get("val_accuracy", {}) if history.exists() else {}
+    scores = flat(read_json(paths.scores(run.model))) if own else run.row
+    # The run of `dvc repro` keeps its run time out of the comparison, which two runs would make different.
+    seconds = None if own else run.row["seconds"] / run.row["epochs"]
+    predictions = None
+    if own:
+        predictions = in_short(read_arrays(paths.predictions(run.model))["probabilities"], test_set.labels)
+    elif (kept := paths.collected_predictions(run.name)).exists():
+        predictions = read_predictions(kept, len(test_set.labels))
+    return Evidence(run.parameters, scores, curve, steps_of(run), seconds, predictions)
+
+
+def steps_of(run: Run) -> int | None:
+    """The steps of the optimiser in an epoch; None for a model that is not trained in batches."""
+    images: int = read_json(DATASET)["train_images"]
+    if run.parameters.get(f"{run.model}.validation") != "test":
+        images -= math.ceil(images * run.parameters.get("split.validation_fraction", 0))  # as stages/split.py
+    batch_size = run.parameters.get(f"{run.model}.batch_size") or run.parameters.get("batch_size")
+    return -(-images // int(batch_size)) if batch_size else None
+
+
+def judge(claim: Claim, runs_of: Callable[[str], Sequence[Evidence]], test_set: TestSet) -> dict[str, Any]:
+    """The verdict on a claim.
+
+    Args:
+        claim: What is claimed.
+        runs_of: The runs of a group, by the group's name.
+        test_set: What the runs' predictions are of.
+
+    Returns:
+        The claim with its `verdict`, and for each part the estimate (in the value's own unit), what it says, about how
+        many runs or pairs would tell, and the interval for `other_images` where predictions are kept.
+    """
+    parts = [_judge_part(part, runs_of, test_set) for part in claim.parts]
+    said = [part["says"] for part in parts if part["counts"]]
+    enough = any if claim.needs == "any" else all
+    against = all if claim.needs == "any" else any
+    verdict = CANNOT_TELL
+    if enough(word == SUPPORTED for word in said):
+        verdict = SUPPORTED
+    elif against(word == NOT_SUPPORTED for word in said):
+        verdict = NOT_SUPPORTED
+    return {"id": claim.id, "where": claim.where, "says": claim.says, "verdict": verdict, "parts": parts}
+
+
+def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_set: TestSet) -> dict[str, Any]:
+    first = _keyed(part, runs_of(part.of))
+    second = _keyed(part, runs_of(part.less)) if part.less else None
+    if second is not None and part.paired_by:
+        first, second = ({key: runs[key] for key in first if key in second} for runs in (first, second))
+    estimate = _estimate(part, first, second)
+    says, needed = CANNOT_TELL, None
+    if estimate is not None and estimate.low is not None and estimate.high is not None:
+        enough = estimate.runs >= FEWEST
+        if enough and _lies(part.supports, part.margin, estimate.low, estimate.high):
+            says = SUPPORTED
+        elif enough and part.contradicts and _lies(part.contradicts, part.margin, estimate.low, estimate.high):
+            says = NOT_SUPPORTED
+        else:
+            # `estimate.needed` is about an interval that leaves out 0, which a margin moves.
+            needed = max(estimate.needed, FEWEST) if estimate.needed and not part.margin else None
+    numbers = {name: getattr(estimate, name, None) for name in ("mean", "low", "high")}
+    return {
+        "what": part.what,
+        **{name: None if number is None else rounded(number) for name, number in numbers.items()},
+        "runs": estimate.runs if estimate else 0,
+        "paired": bool(part.paired_by),
+        "counts": part.counts,
+        "says": says,
+        "runs_needed": needed,
+        "other_images": _other_images(part, first, second, test_set),
+    }
+
+
+def _keyed(part: Part, runs: Sequence[Evidence]) -> dict[Any, Evidence]:
+    """The runs that have the part's value, by what makes a pair of two; unpaired ones are numbered."""
+    return {
+        tuple(run.parameters.get(name) for name in part.paired_by) if part.paired_by else number: run
+        for number, run in enumerate(runs)
+        if part.value.of(run) is not None
+    }
+
+
+def _estimate(part: Part, first: dict[Any, Evidence], second: dict[Any, Evidence] | None) -> Estimate | None:
+    """What the runs say of a part; None where there are none, or no pairs."""
+    values = [{key: part.value.of(run) for key, run in runs.items()} for runs in (first, second or {})]
+    ours: list[dict[Any, float]] = values  # type: ignore[assignment]  # _keyed left out None
+    try:
+        if second is None:
+            return mean_estimate(list(ours[0].values()))
+        if part.paired_by:
+            return paired_difference(*ours)
+        return welch_difference(*(list(of.values()) for of in ours))
+    except ValueError:
+        return None
+
+
+def _other_images(
+    part: Part, first: dict[Any, Evidence], second: dict[Any, Evidence] | None, test_set: TestSet
+) -> Json | None:
+    """The bootstrap interval over images and runs, where a score has one and several runs kept their predictions."""
+    resampled = RESAMPLED.get(part.value.score or "")
+    if resampled is None or second is None:
+        return None
+    groups = [{key: run.predictions for key, run in runs.items() if run.predictions} for runs in (first, second)]
+    if part.paired_by:
+        groups = [{key: group[key] for key in groups[0] if key in groups[1]} for group in groups]
+    if (runs := min(map(len, groups))) < 2:
+        return None
+    samples = [
+        np.stack([resampled(kept, test_set.labels, test_set.weights) for kept in group.values()]) for group in groups
+    ]
+    low, high = bootstrap_difference(samples[0], samples[1], paired=bool(part.paired_by))
+    return {"low": round(low, BOOTSTRAP_DECIMALS) + 0.0, "high": round(high, BOOTSTRAP_DECIMALS) + 0.0, "runs": runs}
+
+
+def _lies(region: Region, margin: float, low: float, high: float) -> bool:
+    """Whether a whole interval lies in a region."""
+    return {
+        "above": low > margin,
+        "below": high < -margin,
+        "within": low > -margin and high < margin,
+        "outside": low > margin or high < -margin,
+        "not_below": low > -margin,
+    }[region]

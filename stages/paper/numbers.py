@@ -1,0 +1,179 @@
+"""data/paper/numbers.yaml, typed and checked: what the paper prints, under which parameters, and what answers it.
+
+The file's own comments explain it to whoever writes one for another paper.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stages.common.config import Section, load_checked
+from stages.common.paths import NUMBERS
+
+SOME = "some"  # the text says that there is one, and not which
+
+Unit = Literal["percent", "rate", "nats", "weights", "images"]
+Value = int | float
+
+
+class Paper(Section):
+    """What is reproduced; `data` and `source` name its data as people do and as metrics/dataset.json does."""
+
+    short: str
+    title: str
+    by: str
+    data: str
+    source: str
+
+    def warning(self, source: str) -> str:
+        """What results of other data are marked with, which are never compared; "" for those of the paper's data."""
+        return "" if source == self.source else f"{source} data, not {self.data}"
+
+
+class Configuration(Section):
+    """The parameters under which rows hold; `free` are patterns of keys that may have any value.
+
+    One with a `grid` is a cell of it: the paper says only its `parameters`, and an interpretation adds the rest.
+    """
+
+    model: str
+    parameters: dict[str, Any]
+    free: list[str] = Field(default_factory=list)
+    grid: str = ""
+
+
+class Grid(Section):
+    """A table over some parameters, the `axes`, whose other settings the paper leaves open.
+
+    `open` says so in a sentence. An interpretation is what runs have differently from the configuration `base`, or
+    `base_is`; a run that changes a key of `in_full` is a shorter one.
+    """
+
+    where: str
+    open: str
+    base: str
+    base_is: str
+    axes: list[str]
+    in_full: list[str]
+
+
+class Row(Section):
+    """What every number has: its place in the paper, its nature, and the address of ours."""
+
+    id: str
+    where: str
+    what: str
+    really: str
+    known_from: str
+    configuration: str
+    ours: str
+
+
+class Also(Section):
+    """A number of ours to show with a row, because it is not measured as the paper's was."""
+
+    what: str
+    ours: str
+
+
+class Number(Row):
+    value: Value
+    unit: Unit
+    ours_is: str = ""
+    also: list[Also] = Field(default_factory=list)
+    label: str = ""  # in the overview
+    headline: bool = False
+
+
+class NumberList(Row):
+    """A number for each class."""
+
+    values: list[Value]
+    unit: Unit
+
+
+class Curve(Row):
+    """A figure; `paper` and `ours` are CSV files with a row an epoch. `validation` is what the paper validated on."""
+
+    paper: str
+    validation: str = "validation"
+
+
+class Setting(Section):
+    """What the paper says that was run, and the address of what was."""
+
+    id: str
+    where: str
+    what: str
+    text: Any
+    notebook: Any = None
+    model: str
+    ran: str
+
+    @property
+    def ran_in_notebook(self) -> Any:
+        """What the notebook ran: as the text says, unless the row says otherwise (null is a value too)."""
+        return self.notebook if "notebook" in self.model_fields_set else self.text
+
+
+class NotCompared(Section):
+    id: str
+    where: str
+    what: str
+    printed: str
+    known_from: str
+    why: str
+
+
+class Numbers(Section):
+    """The whole file."""
+
+    paper: Paper
+    sources: dict[str, str]
+    models: dict[str, str]
+    configurations: dict[str, Configuration]
+    grids: dict[str, Grid]
+    results: Annotated[list[Number], Field(min_length=1)]
+    details: list[Number]
+    lists: list[NumberList]
+    curves: list[Curve]
+    settings: list[Setting]
+    fixed: str
+    not_compared: list[NotCompared]
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        rows: list[Row] = [*self.results, *self.details, *self.lists, *self.curves]
+        ids = [row.id for row in rows]
+        ids += [row.id for row in self.settings] + [row.id for row in self.not_compared]
+        if twice := [row_id for row_id, count in Counter(ids).items() if count > 1]:
+            raise ValueError(f"more than one row has the id {twice[0]}")
+        for row in rows:
+            _require(row.configuration, self.configurations, f"{row.id}: configuration")
+            _require(row.known_from, self.sources, f"{row.id}: known_from")
+        for name, configuration in self.configurations.items():
+            _require(configuration.model, self.models, f"{name}: model")
+            if configuration.grid:
+                _require(configuration.grid, self.grids, f"{name}: grid")
+        for name, grid in self.grids.items():
+            _require(grid.base, self.configurations, f"{name}: base")
+        for setting in self.settings:
+            _require(setting.model, {*self.models, "dataset"}, f"{setting.id}: model")
+        return self
+
+
+def _require(name: str, known: Collection[str], place: str) -> None:
+    if name not in known:
+        raise ValueError(f"{place} is {name!r}; allowed: {', '.join(sorted(known))}")
+
+
+def load_numbers(path: Path = NUMBERS) -> Numbers:
+    """The paper's numbers.
+
+    Raises:
+        ExpectedError: As `load_checked`.
+    """
+    return load_checked(path, Numbers)

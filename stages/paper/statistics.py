@@ -1,0 +1,148 @@
+"""What a few runs say: where one more run would lie, and how far two configurations are apart.
+
+All intervals are two-sided 95 % intervals. Those over runs are of Student's t distribution, which holds for few runs
+whose results scatter about normally. They say nothing about other images, because every run is scored on the same test
+set; the bootstrap over images does.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from statistics import mean, stdev, variance
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import norm, t
+
+LEVEL = 0.95
+MOST_RUNS = 1000  # that `runs_needed` looks at
+RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A mean with its interval; `low` and `high` are None where too few runs were made to know any."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    runs: int  # or pairs of runs
+    needed: int | None  # runs (or pairs) with which the interval would leave out 0, if mean and scatter stayed
+
+
+def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Where one more run would lie: mean ± t(n - 1) · s · sqrt(1 + 1/n) (Hahn and Meeker, 1991, section 4.7).
+
+    Args:
+        values: One result for each of n runs that differ in their seed alone.
+
+    Returns:
+        The two ends, or None for fewer than two runs.
+    """
+    if len(values) < 2:
+        return None
+    half = _quantile(len(values) - 1) * stdev(values) * math.sqrt(1 + 1 / len(values))
+    return mean(values) - half, mean(values) + half
+
+
+def mean_estimate(values: Sequence[float]) -> Estimate:
+    """The mean of several runs' values: mean ± t(n - 1) · s / sqrt(n).
+
+    Raises:
+        ValueError: There is no value.
+    """
+    count = len(values)
+    if not count:
+        raise ValueError("no runs")
+    if count < 2:
+        return Estimate(values[0], None, None, count, None)
+    spread = stdev(values)
+    half = _quantile(count - 1) * spread / math.sqrt(count)
+    needed = _first(lambda runs: _quantile(runs - 1) * spread / math.sqrt(runs), abs(mean(values)))
+    return Estimate(mean(values), mean(values) - half, mean(values) + half, count, needed)
+
+
+def paired_difference(first: Mapping[Hashable, float], second: Mapping[Hashable, float]) -> Estimate:
+    """The mean difference, `first` less `second`, of runs that share something, such as their seed.
+
+    Args:
+        first: A result for each key; only keys that both have count.
+        second: Likewise.
+
+    Raises:
+        ValueError: No key is in both.
+    """
+    return mean_estimate([first[key] - second[key] for key in first if key in second])
+
+
+def welch_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """The difference of the means of two sets of runs that do not pair (Welch, 1947: unequal variances).
+
+    Raises:
+        ValueError: One of them is empty.
+    """
+    if not (first and second):
+        raise ValueError("no runs")
+    difference, fewer = mean(first) - mean(second), min(len(first), len(second))
+    if fewer < 2:
+        return Estimate(difference, None, None, fewer, None)
+    parts = [variance(values) for values in (first, second)]
+
+    def half(sizes: tuple[int, int]) -> float:
+        errors = [part / size for part, size in zip(parts, sizes, strict=True)]
+        if not sum(errors):
+            return 0.0
+        freedom = sum(errors) ** 2 / sum(error**2 / (size - 1) for error, size in zip(errors, sizes, strict=True))
+        return _quantile(freedom) * math.sqrt(sum(errors))
+
+    now = half((len(first), len(second)))
+    needed = _first(lambda runs: half((runs, runs)), abs(difference))
+    return Estimate(difference, difference - now, difference + now, fewer, needed)
+
+
+def sampling_error(share: float, images: int) -> float:
+    """Half the interval of a share of images, for other images of the same kind (binomial, normal approximation)."""
+    return float(norm.ppf((1 + LEVEL) / 2)) * math.sqrt(share * (1 - share) / images)
+
+
+def image_weights(images: int) -> np.ndarray:
+    """How often each image is drawn in each bootstrap sample: (RESAMPLES, images), always the same numbers."""
+    random = np.random.default_rng(0)
+    samples = (np.bincount(random.integers(images, size=images), minlength=images) for _ in range(RESAMPLES))
+    return np.stack([*samples]).astype(np.float64)
+
+
+def bootstrap_difference(first: np.ndarray, second: np.ndarray, paired: bool) -> tuple[float, float]:
+    """The difference of two configurations' means for other images and other seeds, `first` less `second`.
+
+    A percentile bootstrap (Efron and Tibshirani, 1993, chapter 13): each resample draws the images, the same for all
+    runs, and then the runs.
+
+    Args:
+        first: A number of each run in each sample of `image_weights`: (runs, RESAMPLES).
+        second: Likewise; of as many runs if they are paired.
+        paired: Whether row i of both is a pair, which is drawn as one.
+
+    Returns:
+        The two ends.
+    """
+    random, columns = np.random.default_rng(1), np.arange(RESAMPLES)
+    rows = [random.integers(len(runs), size=(len(runs), RESAMPLES)) for runs in (first, second)]
+    if paired:
+        rows[1] = rows[0]
+    means = [runs[chosen, columns].mean(axis=0) for runs, chosen in zip((first, second), rows, strict=True)]
+    low, high = np.percentile(means[0] - means[1], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
+
+
+def _quantile(freedom: float) -> float:
+    return float(t.ppf((1 + LEVEL) / 2, freedom))
+
+
+def _first(half_width: Callable[[int], float], below: float) -> int | None:
+    """The smallest number of runs whose half width is below a limit; None where that takes too many."""
+    low, high = 2, MOST_RUNS
+    if half_width(high) >= below:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if half_width(middle) < below else (middle + 1, high)
+    return low

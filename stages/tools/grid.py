@@ -1,0 +1,140 @@
+"""Run the runs of experiments.yaml that are missing, several at once if asked: `make grid`. It is no stage.
+
+Each run is `dvc exp run --temp --name <name> -S ... evaluate@<model>` in a temporary copy of the last commit: the
+workspace does not change, and the other model is not trained. A failed run does not stop the others. At the end the
+results are collected. Whatever ends this program, no process is left, and the same command resumes: finished runs are
+experiments and are not repeated, and an interrupted run resumes after its last epoch.
+
+With `--cluster`, the same happens on the machines of a Ray cluster (`stages.tools.cluster_grid`).
+"""
+
+import argparse
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from stages.common.errors import ExpectedError, run_program
+from stages.common.files import Json
+from stages.common.paths import EXPERIMENTS, LOCK
+from stages.common.process import ancestor, end_with
+from stages.experiments.git import experiments_in_git, git
+from stages.experiments.origin import Origin, made, md5_of, origin, read_lock, same_origin
+from stages.experiments.plan import Experiments, Run, all_runs, differing, load_experiments
+from stages.experiments.table import read_runs
+from stages.tools import collect
+from stages.tools.runs import Processes, run_all, say
+from stages.training.machine import cores
+
+DETERMINING = ("params.yaml", "dvc.yaml", "dvc.lock", "stages", "data")  # what a run is made from
+MOST_JOBS = 200  # that wait for a place on a cluster, or run there
+
+
+def main() -> None:
+    options = arguments()
+    end_with(ancestor("make"))  # which cannot tell us when it is killed
+    experiments = load_experiments()
+    runs = chosen(all_runs(experiments), options.runs)
+    check_clean()
+    origins = {model: present_origin(model) for model in {run.model for run in runs}}
+    cluster = None
+    if options.cluster:
+        from stages.tools.cluster_grid import Cluster  # which needs Ray, an optional extra
+
+        cluster = Cluster(options.cluster, options.threads or cores(), options.mixed)
+        cluster.gather()
+    rows, references = {row["name"]: row for row in read_runs()}, experiments_in_git()
+    waiting = [
+        run
+        for run in runs
+        if not is_collected(run, rows.get(run.name), origins[run.model], experiments)
+        and not made(run, references.get(run.name, []), origins[run.model], experiments)
+    ]
+    say(f"{len(runs)} runs, {len(runs) - len(waiting)} of them done")
+    if cluster:
+        cluster.check_fit(waiting)
+    failed = run_all(waiting, cluster or Processes(), options.jobs or (MOST_JOBS if cluster else 1))
+    if cluster:
+        cluster.fetch()
+    collect.main()
+    if failed:
+        raise ExpectedError(f"{len(failed)} of {len(waiting)} runs failed: {', '.join(failed)}; the others are done")
+
+
+def arguments() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="python -m stages.tools.grid", description=__doc__)
+    parser.add_argument("runs", nargs="*", default=["table2-*"], help="names in experiments.yaml, * for any letters")
+    parser.add_argument("--jobs", type=at_least_one, help="how many at once; default: 1, or what a cluster takes")
+    parser.add_argument("--cluster", metavar="HOST:PORT", help="run them on the machines of this Ray cluster")
+    parser.add_argument("--threads", type=at_least_one, help="of a run on a cluster; default: this machine's cores")
+    parser.add_argument("--mixed", action="store_true", help="on a cluster, take other processors and GPUs too")
+    options = parser.parse_args()
+    if (options.threads or options.mixed) and not options.cluster:
+        parser.error("--threads and --mixed are for a cluster (--cluster)")
+    return options
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: a whole number from 1")
+    return int(text)
+
+
+def chosen(runs: dict[str, Run], patterns: Sequence[str]) -> list[Run]:
+    """The runs with a name or a configuration that one of the patterns matches.
+
+    Raises:
+        ExpectedError: A pattern matches none.
+    """
+    for pattern in patterns:
+        if not any(_fits(run, pattern) for run in runs.values()):
+            names = ", ".join(dict.fromkeys(run.configuration for run in runs.values()))
+            raise ExpectedError(f"{EXPERIMENTS} has no {pattern!r}; it has {names or 'nothing'}")
+    return [run for run in runs.values() if any(_fits(run, pattern) for pattern in patterns)]
+
+
+def _fits(run: Run, pattern: str) -> bool:
+    return fnmatch(run.name, pattern) or fnmatch(run.configuration, pattern)
+
+
+def check_clean(determining: Sequence[str] = DETERMINING) -> None:
+    """Stop if a temporary copy of the last commit would differ from what is here.
+
+    Args:
+        determining: What a run is made from, files and folders.
+
+    Raises:
+        ExpectedError: A file that determines results is not committed.
+    """
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", *determining).splitlines()
+    if changes:
+        files = ", ".join(change[3:] for change in changes[:5])
+        raise ExpectedError(f"not committed: {files}; commit it, or undo it (git restore): runs start from HEAD")
+
+
+def present_origin(model: str) -> Origin:
+    """The origin of a run that starts now.
+
+    Raises:
+        ExpectedError: dvc.lock was made with other code, so that no result here is comparable with the new runs.
+    """
+    lock = read_lock()
+    present = origin(lock, model)
+    for stage in (f"train_{model}", f"evaluate@{model}"):
+        for dep in lock["stages"][stage]["deps"]:
+            path = Path(dep["path"])  # a module, or a folder of modules
+            if path.parts[0] == "stages" and not (path.exists() and md5_of(path) == dep["md5"]):
+                raise ExpectedError(f"{path} is not what {LOCK} records; run dvc repro, and commit, before a grid")
+    return present
+
+
+def is_collected(run: Run, row: Json | None, wanted: Origin, experiments: Experiments) -> bool:
+    """Whether a row of metrics/runs.csv is of this run, from the wanted code and data."""
+    if row is None or differing(run, row):
+        return False
+    return same_origin(Origin(row["code"], row["data"]), wanted, experiments)
+
+
+if __name__ == "__main__":
+    run_program("grid", main)

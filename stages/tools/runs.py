@@ -1,0 +1,137 @@
+"""Running runs of experiments.yaml, several at once: here for `make grid`, and on each machine of a cluster."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from stages.experiments.plan import Run
+
+SHOWN = ("epoch ", "resumes after")  # of what a run prints
+KEPT_LINES = 30
+BUSY = "Unable to acquire lock"  # DVC waits three seconds for another run that starts or ends
+TRIES = 5
+END_SECONDS = 20.0  # for dvc and its stage to end by themselves
+
+
+Watch = Callable[["subprocess.Popen[str]"], None]
+
+
+class Named(Protocol):
+    """A run."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Runner(Protocol):
+    """A way to run runs: processes of this machine, or a cluster."""
+
+    def run(self, run: Any) -> bool:
+        """Run it, and show its progress; return whether it succeeded."""
+
+    def end(self, forcibly: bool) -> None:
+        """End what is running."""
+
+
+def run_all(runs: Sequence[Named], runner: Runner, jobs: int) -> list[str]:
+    """Run them, and return the names of those that failed."""
+    failed: list[str] = []
+    pool = ThreadPoolExecutor(jobs)
+    futures = {pool.submit(runner.run, run): run.name for run in runs}
+    try:
+        for count, future in enumerate(as_completed(futures), start=1):
+            if not future.result():
+                failed.append(futures[future])
+            say(f"{futures[future]}: {'done' if future.result() else 'FAILED'} ({count} of {len(runs)})")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        end_all(runner, futures)
+    return failed
+
+
+def end_all(runner: Runner, futures: "Iterable[Future[Any]]") -> None:
+    """End what is still running, and wait for it."""
+    waited = list(futures)
+    for forcibly in (False, True):
+        runner.end(forcibly)
+        wait(waited, timeout=END_SECONDS)
+
+
+def command_of(run: Run) -> list[str]:
+    """What dvc is to do for a run of experiments.yaml."""
+    overrides = [part for override in [*run.overrides, f"seed={run.seed}"] for part in ("-S", override)]
+    return ["exp", "run", "--temp", "--name", run.name, *overrides, f"evaluate@{run.model}"]
+
+
+class Processes:
+    """Runs as processes of this machine; `command_of` says what dvc is to do for one."""
+
+    def __init__(self, command_of: Callable[[Any], list[str]] = command_of) -> None:
+        self.active: list[subprocess.Popen[str]] = []
+        self.command_of = command_of
+
+    def run(self, run: Any) -> bool:
+        """Run it, and show its progress; return whether it succeeded."""
+        command = self.command_of(run)
+        say(f"{run.name}: dvc {' '.join(command)}")
+        for _ in range(TRIES):
+            status, last_lines = run_dvc(run.name, command, self.active)
+            if status == 0 or not any(BUSY in line for line in last_lines):
+                break
+        if status != 0:
+            say("".join(f"    {line}" for line in last_lines).rstrip())
+        return status == 0
+
+    def end(self, forcibly: bool) -> None:
+        """End them: first as Ctrl-C does."""
+        for process in list(self.active):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL if forcibly else signal.SIGINT)  # dvc alone would leave its stage
+
+
+def run_dvc(
+    name: str, command: list[str], active: "list[subprocess.Popen[str]]", watch: Watch | None = None
+) -> tuple[int, deque[str]]:
+    """Run dvc in a process group of its own; return its exit status and its last lines.
+
+    Args:
+        name: Of the run.
+        command: What dvc is to do.
+        active: The processes that run; this one is among them while it does.
+        watch: Called after each line that is shown.
+    """
+    # dvc.yaml's commands say `python`, which has to be this one.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "stages.tools.dvc_child", str(os.getpid()), *command],
+        env=os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        active.append(process)
+        assert process.stdout is not None
+        for line in process.stdout:  # until the last process of the group has closed it
+            last_lines.append(line)
+            if line.startswith(SHOWN):
+                say(f"{name}: {line.rstrip()}")
+                if watch:
+                    watch(process)
+    active.remove(process)
+    return process.returncode, last_lines
+
+
+def say(what: str) -> None:
+    with contextlib.suppress(OSError):  # where nobody reads any more, the runs must not wait
+        print(what, flush=True)

@@ -1,0 +1,224 @@
+"""Claims are judged by intervals alone, and claims.yaml says what the paper says."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from stages.common import paths
+from stages.common.errors import ExpectedError
+from stages.common.files import read_arrays, read_json, read_rows
+from stages.experiments.predictions import in_short, to_bytes
+from stages.experiments.table import write_runs
+from stages.paper.claims import (
+    CANNOT_TELL,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    Claim,
+    Evidence,
+    TestSet,
+    Value,
+    judge,
+    load_claims,
+    steps_of,
+)
+from stages.paper.numbers import load_numbers
+from stages.paper.ours import Run
+from tests.support.made_up_results import collected, compared, write_results
+from tests.support.stage_runs import ROOT
+
+
+def run(accuracy: float = 0.8, seed: int = 1, curve: dict[int, float] | None = None, **scores: float) -> Evidence:
+    return Evidence({"seed": seed}, {"test.accuracy": accuracy, **scores}, curve or {})
+
+
+def claim(needs: str = "all", **part: Any) -> Claim:
+    given = {"what": "x", "value": {"score": "test.accuracy"}, "of": "a", "less": "b", "supports": "above"} | part
+    return Claim(id="c", where="here", says="x", needs=needs, parts=[given])
+
+
+def verdict(a: list[float], b: list[float], **part: Any) -> str:
+    runs = {name: [run(value, seed) for seed, value in enumerate(values)] for name, values in (("a", a), ("b", b))}
+    return judge(claim(**part), runs.__getitem__, NO_TEST_SET)["verdict"]
+
+
+NO_TEST_SET = TestSet(load_numbers(ROOT / "data/paper/numbers.yaml"))  # reads nothing until predictions are kept
+HIGH, LOW = [0.810, 0.812, 0.811], [0.800, 0.801, 0.802]
+
+
+def test_a_claim_is_supported_only_where_the_whole_interval_lies_on_its_side() -> None:
+    both = {"contradicts": "below"}
+    assert verdict(HIGH, LOW, **both) == SUPPORTED
+    assert verdict(LOW, HIGH, **both) == NOT_SUPPORTED
+    assert verdict(HIGH, [0.80, 0.82, 0.81], **both) == CANNOT_TELL
+    assert verdict(LOW, HIGH) == CANNOT_TELL  # nothing contradicts it by its rule
+
+
+def test_fewer_than_three_runs_tell_nothing() -> None:
+    assert verdict(HIGH[:2], LOW[:2], contradicts="below") == CANNOT_TELL
+    assert verdict([0.82, 0.83], [0.72, 0.73], paired_by=["seed"]) == CANNOT_TELL
+    assert verdict(HIGH[:1], LOW, contradicts="below") == CANNOT_TELL
+    assert verdict([], LOW, contradicts="below") == CANNOT_TELL
+
+
+def test_pairs_share_what_the_rule_names() -> None:
+    """Apart by a seed's luck of ten points, and by one point within each pair."""
+    a, b = [0.70, 0.80, 0.90], [0.69, 0.789, 0.891]
+    assert verdict(a, b) == CANNOT_TELL
+    assert verdict(a, b, paired_by=["seed"]) == SUPPORTED
+
+
+def test_a_margin_says_what_is_not_much() -> None:
+    part = {"supports": "within", "contradicts": "outside", "margin": 0.01}
+    assert verdict(LOW, [0.801, 0.802, 0.803], **part) == SUPPORTED
+    assert verdict([0.9, 0.901, 0.902], LOW, **part) == NOT_SUPPORTED
+    assert verdict([0.80, 0.82, 0.81], LOW, **part) == CANNOT_TELL
+
+
+@pytest.mark.parametrize(("margin", "told"), [(0.0, True), (0.01, False)])
+def test_the_runs_that_would_tell_are_not_known_for_a_margin(margin: float, told: bool) -> None:
+    runs = {name: [run(value) for value in values] for name, values in (("a", [0.80, 0.82, 0.81]), ("b", LOW))}
+    (part,) = judge(claim(margin=margin), runs.__getitem__, NO_TEST_SET)["parts"]
+    assert part["says"] == CANNOT_TELL
+    assert (part["runs_needed"] is not None) is told
+
+
+def test_a_part_that_does_not_count_is_shown_alone() -> None:
+    parts = [
+        {"what": "x", "value": {"score": "test.accuracy"}, "of": "a", "less": "b", "supports": "above"},
+        {"what": "y", "value": {"score": "test.accuracy"}, "of": "b", "less": "a", "supports": "above"}
+        | {"contradicts": "below", "counts": False},
+    ]
+    runs = {name: [run(value) for value in values] for name, values in (("a", HIGH), ("b", LOW))}
+    judged = judge(Claim(id="c", where="here", says="x", parts=parts), runs.__getitem__, NO_TEST_SET)
+    assert judged["verdict"] == SUPPORTED
+    assert [part["says"] for part in judged["parts"]] == [SUPPORTED, NOT_SUPPORTED]
+
+
+def test_any_part_can_carry_a_claim_that_needs_one() -> None:
+    parts = [
+        {"what": "x", "value": {"dip_at": at}, "of": "a", "supports": "below", "contradicts": "above"} for at in (2, 3)
+    ]
+    curves = [{1: 0.5, 2: 0.7, 3: 0.6 + step, 4: 0.8, 5: 0.8} for step in (0.0, 0.001, 0.002)]
+    runs = [run(curve=curve) for curve in curves]
+    one = Claim(id="c", where="here", says="x", needs="any", parts=parts)
+    assert judge(one, lambda _: runs, NO_TEST_SET)["verdict"] == SUPPORTED
+    every = one.model_copy(update={"needs": "all"})
+    assert judge(every, lambda _: runs, NO_TEST_SET)["verdict"] == NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"epochs_to": 0.75}, 3),
+        ({"epochs_to": 0.9}, None),
+        ({"steps_to": 0.75}, 3 * 625),
+        ({"steps_to": 0.9}, None),
+        ({"seconds_to": 0.75}, 60.0),
+        ({"accuracy_after": 2}, 0.7),
+        ({"dip_at": 2}, pytest.approx(0.7 - (0.5 + 0.76) / 2)),
+        ({"dip_at": 3}, None),
+        ({"gap": "loss"}, pytest.approx(0.2)),
+        ({"score": "test.accuracy"}, 0.8),
+        ({"score": "nothing"}, None),
+    ],
+)
+def test_a_run_s_values(value: dict[str, Any], expected: Any) -> None:
+    of_run = run(curve={1: 0.5, 2: 0.7, 3: 0.76}, **{"test.loss": 0.6, "train_clean.loss": 0.4})
+    of_run = replace(of_run, steps=625, seconds=20.0)
+    assert Value(**value).of(of_run) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "expected"),
+    [
+        ("keras_cnn", {"batch_size": 64, "split.validation_fraction": 0.2}, 625),
+        ("keras_cnn", {"batch_size": 128, "split.validation_fraction": 0.2}, 313),  # the last batch is a smaller one
+        ("keras_cnn", {"batch_size": 64, "split.validation_fraction": 0.00003}, 782),  # 2 images validate
+        ("resnet18", {"resnet18.batch_size": 64, "resnet18.validation": "test", "split.validation_fraction": 0.2}, 782),
+        (
+            "resnet18",
+            {"resnet18.batch_size": 64, "resnet18.validation": "held_out"} | {"split.validation_fraction": 0.2},
+            625,
+        ),
+    ],
+)
+def test_the_steps_of_an_epoch(model: str, parameters: dict[str, Any], expected: int, workdir: Path) -> None:
+    write_results()
+    assert steps_of(Run("r", model, "cifar10", parameters, {})) == expected
+
+
+def test_the_paper_s_claims_name_what_numbers_yaml_has() -> None:
+    claims = load_claims(load_numbers(ROOT / "data/paper/numbers.yaml"), ROOT / "data/paper/claims.yaml")
+    assert len(claims.claims) == 9
+
+
+def test_a_wrong_name_is_said_in_one_line(tmp_path: Any) -> None:
+    text = (ROOT / "data/paper/claims.yaml").read_text()
+    numbers = load_numbers(ROOT / "data/paper/numbers.yaml")
+    for old, new, message in (
+        ("configuration: keras_cnn_table1}", "configuration: keras_cnn_table9}", "names 'keras_cnn_table9'"),
+        ("of: resnet18\n", "of: resnet81\n", "group 'resnet81' is not among"),
+        ("{dip_at: 9}", "{dip_at: 9, gap: loss}", "exactly one of"),
+    ):
+        path = tmp_path / "claims.yaml"
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(ExpectedError, match=message) as error:
+            load_claims(numbers, path)
+        assert "\n" not in str(error.value)
+
+
+def test_verdicts_rest_on_the_runs_in_metrics(workdir: Path) -> None:
+    """One run of each model: a part that they speak of has a mean, and no interval."""
+    write_results()
+    claims = compared("claims")
+    assert {claim["verdict"] for claim in claims.values()} == {CANNOT_TELL}
+    own = {model: read_json(Path(f"metrics/{model}.json")) for model in ("keras_cnn", "resnet18")}
+    (part,) = claims["keras_better"]["parts"]
+    difference = own["keras_cnn"]["test"]["accuracy"] - own["resnet18"]["test"]["accuracy"]
+    assert (part["mean"], part["low"], part["runs"]) == (pytest.approx(difference), None, 1)
+    assert part["other_images"] is None
+    around = [float(row["val_accuracy"]) for row in read_rows(Path("metrics/history/resnet18.csv"))[8:11]]
+    assert claims["dip"]["parts"][1]["mean"] == pytest.approx(around[1] - (around[0] + around[2]) / 2, abs=1e-6)
+
+
+def test_kept_predictions_speak_of_other_images(workdir: Path) -> None:
+    """Other images add to the interval, and runs that kept no predictions do not count."""
+    write_results()
+    random = np.random.default_rng(0)
+    labels = read_arrays(Path("metrics/predictions/keras_cnn.npz"))["labels"]
+    rows = []
+    for seed, accuracy in ((1, 0.80), (2, 0.81), (3, 0.82)):
+        rows.append(collected(64, 0.3, accuracy, seed, **{"keras_cnn.dropout_profile": "uniform"}))
+        rows.append(collected(64, 0.0, accuracy - 0.05, seed, **{"keras_cnn.dropout_profile": "uniform"}))
+    write_runs(rows)
+    comparison = {"what": "x", "value": {"score": "test.accuracy"}, "of": "keras_cnn_dropout"}
+    comparison |= {"less": "keras_cnn_no_dropout", "paired_by": ["seed"], "supports": "above"}
+    claims = yaml.safe_load(Path("data/paper/claims.yaml").read_text())
+    claims["claims"] = [{"id": "c", "where": "here", "says": "x", "parts": [comparison]}]
+    Path("data/paper/claims.yaml").write_text(yaml.safe_dump(claims))
+    (part,) = compared("claims")["c"]["parts"]
+    assert (part["runs"], part["says"], part["other_images"]) == (3, SUPPORTED, None)
+
+    for row in rows[:4]:
+        right = random.random(len(labels)) < row["test.accuracy"]
+        probabilities = np.eye(10)[np.where(right, labels, (labels + 1) % 10)] + 0.01
+        content = to_bytes(in_short(probabilities, labels))
+        paths.collected_predictions(row["name"]).parent.mkdir(exist_ok=True)
+        paths.collected_predictions(row["name"]).write_bytes(content)
+    (part,) = compared("claims")["c"]["parts"]
+    other = part["other_images"]
+    assert other["runs"] == 2
+    assert other["low"] < 0.05 < other["high"]
+    # Of two independent models' difference, a standard error of 0.0058 for one pair and 0.0041 for two.
+    assert 2 * 1.96 * 0.0041 < other["high"] - other["low"] < 2.5 * 1.96 * 0.0058
+    assert (part["runs"], part["says"]) == (3, SUPPORTED)
+
+
+def test_synthetic_results_are_not_judged(workdir: Path) -> None:
+    write_results({"dataset": "synthetic", "keras_cnn": "synthetic", "resnet18": "synthetic"})
+    assert all(part["runs"] == 0 for claim in compared("claims").values() for part in claim["parts"])
+    assert "What the paper claims" not in Path("metrics/comparison.md").read_text()

@@ -1,0 +1,66 @@
+"""Addresses of our numbers, and the runs of metrics/runs.csv."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.common.errors import ExpectedError
+from stages.common.files import read_json
+from stages.experiments.table import write_runs
+from stages.paper.ours import look_up, look_up_json
+from tests.support.made_up_results import (
+    collected,
+    compared,
+    comparison_text,
+)
+
+
+def test_several_seeds_give_their_mean_and_spread() -> None:
+    rows = [collected(64, 0.3, accuracy, seed) for seed, accuracy in ((8, 0.80), (9, 0.82))]
+    write_runs(rows)
+    own = read_json(Path("metrics/keras_cnn.json"))["test"]["accuracy"]
+    row = compared()["T1.keras.acc"]
+    assert row["runs"] == 3
+    assert row["ours"] == pytest.approx(100 * np.mean([own, 0.80, 0.82]), abs=1e-6)
+    assert row["spread"] == pytest.approx(100 * np.std([own, 0.80, 0.82], ddof=1), abs=1e-6)
+    line = next(line for line in comparison_text().splitlines() if line.endswith(" inside |"))
+    assert [cell.strip() for cell in line.split("|")[1:3]] == [
+        "Table 1: Keras CNN, test accuracy",
+        f"{row['spread']:.2f}",
+    ]
+    assert compared("details")["N.params.total"]["runs"] == 1  # the others' files are not there
+
+
+def test_the_run_of_dvc_repro_counts_once() -> None:
+    write_runs([collected(64, 0.3, 0.99)])
+    row = compared()["T1.keras.acc"]
+    assert row["runs"] == 1
+    assert row["ours"] != 99.0
+
+
+def test_lists_and_curves_are_of_one_run() -> None:
+    write_runs([collected(64, 0.3, 0.80, seed=8)])
+    assert compared("lists")["N.report.f1"]["runs"] == compared("curves")["F1"]["runs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("a.b.1", 5),
+        ("a.b.-1", 6),
+        ("a.b.length", 3),
+        ("d", 3),
+        ("a.x", None),
+        ("c.x", None),
+    ],
+)
+def test_addresses_in_json(what: str, value: Any) -> None:
+    assert look_up_json({"a": {"b": [4, 5, 6]}, "c": 7, "d": 3}, what) == value
+
+
+def test_a_missing_file_is_one_line_with_what_to_do() -> None:
+    Path("metrics/per_class/keras_cnn.csv").unlink()
+    with pytest.raises(ExpectedError, match=r"metrics/per_class/keras_cnn\.csv is missing; .*dvc repro"):
+        look_up("metrics/per_class/keras_cnn.csv recall")

@@ -1,0 +1,141 @@
+"""Interrupted trainings end with the same bits as uninterrupted ones."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from stages import split, train_keras_cnn, train_resnet18
+from stages.keras_cnn import backend as keras_backend
+from stages.training.checkpoint import Checkpoint
+from stages.training.log import TrainingLog
+from tests.support.kills import kill_again_and_again
+from tests.support.stage_runs import change_parameters, prepare
+
+# Keras's conversion of a TensorFlow tensor to NumPy; nothing of ours.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.usefixtures("own_process_settings"),
+]
+STAGES: dict[str, Any] = {"keras_cnn": train_keras_cnn, "resnet18": train_resnet18}
+SMALL = {
+    "keras_cnn": {"keras_cnn.filters": [3, 4], "keras_cnn.dense_units": 6, "batch_size": 16},
+    "resnet18": {"resnet18.batch_size": 24},
+}
+# The learning rate falls at once where nothing improves, so hardly, and training stops before its last epoch.
+STOPPING = {"epochs": 7, "early_stopping_patience": 2, "reduce_lr_patience": 1, "learning_rate": 0.03}
+CONFIGURATIONS = {
+    "keras_cnn stops": ("keras_cnn", STOPPING | {"augmentation": "flip_crop"}),
+    "keras_cnn without validation": ("keras_cnn", {"epochs": 3}),
+    "resnet18 as committed": ("resnet18", {"epochs": 3}),
+    "resnet18 stops": (
+        "resnet18",
+        STOPPING | {"validation": "held_out", "validation_augmentation": "none", "learning_rate": 0.003},
+    ),
+    "resnet18 frozen, with weight decay": ("resnet18", {"epochs": 3, "frozen": ["conv1", "bn1"], "weight_decay": 0.01}),
+}
+
+
+@pytest.fixture
+def work(workdir: Path) -> Path:
+    """A working directory with synthetic data."""
+    prepare({})
+    return workdir
+
+
+class Killed(BaseException):
+    """Takes the place of a kill. Nothing catches it."""
+
+
+def results(model: str) -> list[bytes]:
+    stage = STAGES[model]
+    return [file.read_bytes() for file in (stage.MODEL_FILE, stage.HISTORY_FILE, stage.RUN_FILE)]
+
+
+def interrupted(main: Callable[[], None], epoch: int, when: str) -> None:
+    """Run until the epoch's row is written, or until its checkpoint is saved."""
+    owner, name = {"before its checkpoint": (TrainingLog, "end_epoch"), "after its checkpoint": (Checkpoint, "save")}[
+        when
+    ]
+    original, calls = getattr(owner, name), []
+
+    def stop(self: Any, *arguments: Any) -> None:
+        original(self, *arguments)
+        calls.append(1)
+        if len(calls) == epoch:
+            raise Killed
+
+    with mock.patch.object(owner, name, stop), pytest.raises(Killed):
+        main()
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_resumes_from_every_epoch_to_the_same_bits(work: Path, name: str) -> None:
+    model, changes = CONFIGURATIONS[name]
+    change_parameters(SMALL[model] | {f"{model}.{key}": value for key, value in changes.items()})
+    if "without validation" in name:
+        change_parameters({"split.validation_fraction": 0.0})
+        split.main()
+    if model == "keras_cnn":  # names of layers count up in a process, and are in the file
+        keras = keras_backend.start("tensorflow", "cpu")
+        clear = keras.utils.clear_session
+    else:
+        clear = lambda: None  # noqa: E731
+    main = STAGES[model].main
+
+    clear()
+    main()
+    expected = results(model)
+    rows = STAGES[model].HISTORY_FILE.read_text().splitlines()[1:]
+    if "stops" in name:
+        assert len(rows) < 7
+        assert len({row.split(",")[5] for row in rows}) > 1
+    for number in range(1, len(rows) + 1):  # one run after another, each one epoch further, the last one too
+        clear()
+        interrupted(main, 1, "after its checkpoint" if number % 2 else "before its checkpoint")
+    clear()
+    main()
+    assert results(model) == expected
+    runtime = json.loads(STAGES[model].RUNTIME_FILE.read_text())
+    assert runtime["resumed_after"]
+    assert len(runtime["epoch_seconds"]) == len(rows)
+    assert list(Path(".resume").iterdir()) == []
+
+
+@pytest.mark.parametrize("model", STAGES)
+def test_another_training_never_resumes_from_it(
+    work: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other parameters, other data, other code: each starts at epoch 1, and the first checkpoint stays."""
+    change_parameters(SMALL[model] | {f"{model}.epochs": 2})
+    main = STAGES[model].main
+    interrupted(main, 1, "after its checkpoint")
+    capsys.readouterr()
+
+    change_parameters({"seed": 8})
+    main()
+    change_parameters({"seed": 7})
+    labels = np.load("data/processed/train_labels.npy")
+    np.save("data/processed/train_labels.npy", np.roll(labels, 1))
+    main()
+    np.save("data/processed/train_labels.npy", labels)
+    with monkeypatch.context() as patched:
+        patched.setattr("stages.training.checkpoint.code", lambda: {"other.py": "0"})
+        main()
+    assert "resumes" not in capsys.readouterr().out
+    assert len(list(Path(".resume").glob("*.checkpoint"))) == 1
+    main()
+    assert "resumes after epoch 1/2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", STAGES)
+def test_survives_real_kills(model: str, work: Path) -> None:
+    """Equal model files give equal predictions (tests/stages/test_evaluate.py), so these are not made."""
+    changes = {"epochs": 4, "early_stopping_patience": None}
+    outcome = kill_again_and_again(work / "kills", work, model, images=50, kills=3, seed=2, predict=False, **changes)
+    assert len(outcome.kills) == 3
+    assert outcome.passes >= 1

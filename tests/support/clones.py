@@ -1,0 +1,131 @@
+"""A git clone and commands in it, without the user's own settings."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.common import errors
+from tests.support.stage_runs import ROOT
+
+WAY_BACK = errors.WAY_BACK.split(": ")[1]
+
+ALL_STAGES = [  # in the order of dvc.yaml
+    f"{name}@{key}" if key else name
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+    for key in stage.get("foreach", [""])
+]
+
+# As little as shows that the graph works.
+SMALL = {
+    "data": {"source": "synthetic", "synthetic": {"seed": 7, "train_images": 200, "test_images": 100}},
+    "keras_cnn": {"epochs": 1},
+    "resnet18": {"epochs": 1},
+    "evaluate": {"augmented_draws": 2},
+}
+
+
+class Clone:
+    """A git clone in which commands run as at a prompt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*command, **environment)
+        output, errors = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+    def start(self, *command: str, stderr: int = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str]":
+        """A command in its own session, so that a signal reaches all its processes, as Ctrl-C does."""
+        # The user's settings of git and DVC (a cache elsewhere, signed commits) must not matter.
+        own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        kinds = ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")  # the last is what DVC keeps outside a clone
+        own |= {f"DVC_{kind}_DIR": str(self.folder / ".git" / kind) for kind in kinds}
+        variables = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))
+        }
+        variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=variables | own | environment,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=as_at_a_terminal,
+        )
+
+    def ok(self, *command: str, **environment: str) -> str:
+        result = self.run(*command, **environment)
+        assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
+        return result.stdout + result.stderr
+
+    def commit(self, message: str) -> None:
+        """Commit everything."""
+        self.ok("git", "add", "--all")
+        self.ok("git", "commit", "--quiet", "--message", message)
+
+    def lock(self) -> dict:
+        return yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"]
+
+    def metrics(self, model: str) -> dict:
+        return json.loads((self.folder / f"metrics/{model}.json").read_text())
+
+
+def as_at_a_terminal() -> None:
+    """Let Ctrl-C reach the command even if the tests run in the background, where it is ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that `dvc repro` ran, from its output."""
+    return re.findall(r"^Running stage '([^']+)'", output, flags=re.MULTILINE)
+
+
+def copy_working_tree(folder: Path) -> None:
+    """Copy what git tracks or would add, as it is in the working tree, with uncommitted changes."""
+    tree = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, tree.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
+def new_repository(folder: Path, parameters: dict[str, dict[str, Any]]) -> Clone:
+    """The working tree as a repository without a commit, with some parameters changed."""
+    copy_working_tree(folder)
+    path = folder / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    for section, changes in parameters.items():
+        content[section] |= changes
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    clone = Clone(folder)
+    clone.ok("git", "init", "--quiet")
+    clone.ok("git", "config", "user.name", "A tester")
+    clone.ok("git", "config", "user.email", "tester@example.org")
+    return clone
+
+
+def reproduce_small(folder: Path) -> tuple[Clone, str]:
+    """The working tree, committed with small parameters and reproduced; and the output."""
+    clone = new_repository(folder, SMALL)
+    clone.commit("small")
+    output = clone.ok("dvc", "repro")
+    clone.commit("reproduced")
+    return clone, output

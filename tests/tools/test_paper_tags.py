@@ -1,0 +1,92 @@
+"""`make paper-ref`: tags that DVC shows beside us, written without a change to anything else."""
+
+import json
+import re
+
+import pytest
+
+from stages.paper.numbers import load_numbers
+from stages.tools.paper_tags import tags
+from tests.support.clones import Clone, new_repository
+from tests.support.stage_runs import ROOT
+
+CELLS = [f"paper-table2-{batch}-{dropout}" for batch in (64, 128) for dropout in (0.3, 0.4)]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """The working tree, committed as it is, with the tags."""
+    clone = new_repository(tmp_path_factory.mktemp("paper") / "clone", {})
+    clone.commit("as it is")
+    clone.ok("python", "-m", "stages.tools.paper_tags")
+    return clone
+
+
+def difference(clone: Clone, tag: str) -> dict[str, float]:
+    """The paper's values, and ours less the paper's, of what `dvc metrics diff` shows for both."""
+    shown = json.loads(clone.ok("dvc", "metrics", "diff", tag, "--json"))
+    return {
+        f"{file} {name}": (values["old"], round(values["diff"], 6))
+        for file, metrics in shown.items()
+        for name, values in metrics.items()
+        if "diff" in values
+    }
+
+
+def test_dvc_shows_every_number_of_table_1_and_the_conclusion_beside_ours(clone: Clone) -> None:
+    rows = {
+        row["address"]: row for row in json.loads((clone.folder / "metrics/comparison.json").read_text())["results"]
+    }
+    shown = difference(clone, "paper")
+    assert {name: paper for name, (paper, _) in shown.items()} == {
+        "metrics/keras_cnn.json test.accuracy": 0.8075,
+        "metrics/keras_cnn.json test.loss": 0.548,
+        "metrics/keras_cnn.json validation.accuracy": 0.8028,
+        "metrics/resnet18.json test_augmented.accuracy": 0.8003,
+        "metrics/resnet18.json train.loss": 0.449,
+    }
+    for name in ("metrics/resnet18.json train.loss", "metrics/resnet18.json test_augmented.accuracy"):
+        scale = 1 if name.endswith("loss") else 100
+        assert scale * shown[name][1] == pytest.approx(rows[name]["difference"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("tag", "accuracy", "loss"),
+    [(CELLS[0], 0.852, 0.477), (CELLS[1], 0.858, 0.467), (CELLS[2], 0.845, 0.493), (CELLS[3], 0.851, 0.482)],
+)
+def test_each_cell_of_table_2_has_a_tag(clone: Clone, tag: str, accuracy: float, loss: float) -> None:
+    content = json.loads(clone.ok("git", "show", f"{tag}:metrics/keras_cnn.json"))
+    assert content == {"test": {"accuracy": accuracy, "loss": loss}}
+
+
+def test_dvc_shows_a_row_and_the_curves_of_the_paper(clone: Clone) -> None:
+    table = clone.ok("dvc", "exp", "show", "--rev", "paper", "--csv")
+    assert re.search(r"^,?paper,.*,0\.8075,0\.548,", table, re.MULTILINE)
+    plots = json.loads(clone.ok("dvc", "plots", "diff", "paper", "--json"))["data"]
+    for title in ("loss", "accuracy"):
+        revisions = {revision for plot in plots[title] for revision in plot["revisions"]}
+        assert revisions == {"paper", "workspace"}
+
+
+def test_nothing_else_changes_and_the_same_tags_come_again(clone: Clone) -> None:
+    before = clone.ok("git", "for-each-ref"), clone.ok("git", "rev-parse", "HEAD")
+    clone.ok("python", "-m", "stages.tools.paper_tags")
+    assert (clone.ok("git", "for-each-ref"), clone.ok("git", "rev-parse", "HEAD")) == before
+    assert clone.ok("git", "status", "--porcelain") == ""
+    assert sorted(clone.ok("git", "tag").split()) == sorted(["paper", *CELLS])
+
+
+def test_a_tag_of_another_kind_is_left_alone(clone: Clone) -> None:
+    ours = clone.ok("git", "rev-parse", "paper")
+    clone.ok("git", "tag", "--force", "paper", "HEAD")
+    result = clone.run("python", "-m", "stages.tools.paper_tags")
+    assert result.returncode == 1
+    assert result.stderr == ("paper-ref: git has another tag paper; rename or delete it (git tag -d paper)\n")
+    assert clone.ok("git", "rev-parse", "paper") == clone.ok("git", "rev-parse", "HEAD")
+    clone.ok("git", "tag", "--force", "paper", ours.strip())
+
+
+def test_the_figures_are_in_it_whole() -> None:
+    files = tags(load_numbers(ROOT / "data/paper/numbers.yaml"))["paper"]
+    assert files["metrics/history/keras_cnn.csv"] == (ROOT / "data/paper/figure1_keras_cnn.csv").read_text()
+    assert files["metrics/history/resnet18.csv"] == (ROOT / "data/paper/figure2_resnet18.csv").read_text()
