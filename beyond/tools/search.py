@@ -372,6 +372,7 @@ def export(name: str, study: optuna.Study, search: Search) -> None:
 
 def draw(name: str, study: optuna.Study) -> None:
     """Optuna's pictures of what mattered: importances (functional ANOVA, Hutter et al. 2014), and a slice for each."""
+    import matplotlib as mpl
     import matplotlib.pyplot as plt
     from optuna.importance import FanovaImportanceEvaluator
     from optuna.visualization.matplotlib import plot_param_importances, plot_slice
@@ -380,7 +381,7 @@ def draw(name: str, study: optuna.Study) -> None:
     if len({trial.value for trial in complete}) < 2:
         say(f"{name}: no picture yet: it takes two finished trials of different accuracy")
         return
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), mpl.rc_context():  # Optuna switches the whole process to the style "ggplot"
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for kind, plot in (
             ("importance", lambda: plot_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))),
