@@ -4,8 +4,8 @@ import os
 
 import torch
 
-from beyond.recipe.memory import keep_memory
 from beyond.recipe.settings import BadSetting
+from stages.training.memory import keep_memory
 
 
 def start(device: str) -> torch.device:

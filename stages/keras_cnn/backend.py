@@ -5,6 +5,7 @@ import os
 from typing import Any, Literal
 
 from stages.common.errors import BadParameter
+from stages.training.memory import keep_memory
 
 Backend = Literal["tensorflow", "torch", "jax"]
 Device = Literal["cpu", "cuda"]
@@ -23,6 +24,7 @@ def start(backend: Backend, device: Device) -> Any:
     Raises:
         BadParameter: The backend is not installed, or there is no such device.
     """
+    keep_memory()
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # nothing below an error
     if device == "cpu":
