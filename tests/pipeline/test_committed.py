@@ -5,7 +5,6 @@ The tests read a clone of HEAD, so an edit in progress is no fault, and a commit
 """
 
 import csv
-import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from dvc.repo import Repo
 from dvc.stage.serialize import to_single_stage_lockfile
 from dvc.utils.serialize import load_yaml, modify_yaml
 
+from stages.common.files import flat, read_json
 from stages.experiments.origin import md5_of
 from tests.support.clones import Clone
 from tests.support.stage_runs import ROOT
@@ -126,7 +126,7 @@ def test_the_results_and_the_readme_s_table_follow_from_the_predictions(head: Cl
     [("README.md", "## What we found", "## How far to trust it"), ("docs/results.md", "# Results", "## More pictures")],
 )
 def test_the_text_says_what_the_comparison_says(head: Clone, page: str, begins: str, ends: str) -> None:
-    """Each number of a page's findings is in the comparison, or the score of one run; but for those of named commits."""
+    """Each number of a page's findings is in the comparison, or a run's score; but for those of named commits."""
     text = (head.folder / page).read_text(encoding="utf-8")
     assert begins in text.partition(ends)[0], f"{page} has no text between {begins!r} and {ends!r}"
     findings = re.split(r"\n(?=- |\n)", text.partition(begins)[2].partition(ends)[0])
@@ -148,12 +148,10 @@ def scores_of_single_runs(folder: Path) -> set[str]:
     """Accuracies in percent and losses, as the pages print them."""
     lines = (folder / "metrics/runs.csv").read_text(encoding="utf-8").splitlines()
     runs = [*csv.DictReader(lines)]
-    for model in ("keras_cnn", "resnet18"):
-        scores = json.loads((folder / f"metrics/{model}.json").read_text(encoding="utf-8"))
-        runs.append({f"{part}.{name}": each for part, by in scores.items() for name, each in by.items()})
-    values = [(name, float(value)) for run in runs for name, value in run.items() if value and name.count(".") == 1]
-    return {f"{100 * value:.2f}" for name, value in values if name.endswith(".accuracy")} | {
-        f"{value:.3f}" for name, value in values if name.endswith(".loss")
+    runs += [flat(read_json(folder / f"metrics/{model}.json")) for model in ("keras_cnn", "resnet18")]
+    scores = [(name, value) for run in runs for name, value in run.items() if value]
+    return {f"{100 * float(value):.2f}" for name, value in scores if name.endswith((".accuracy", "_std"))} | {
+        f"{float(value):.3f}" for name, value in scores if name.endswith(".loss")
     }
 
 
