@@ -45,6 +45,8 @@ def comparison(folder: Path) -> Any:
 def test_its_committed_numbers_follow_from_what_is_committed(example: Clone) -> None:
     output = example.ok(sys.executable, "-m", "stages.tools.verify", PYTHONPATH="../..")
     assert re.search(r"^all \d+ checks passed$", output, flags=re.MULTILINE), output
+    (column,) = comparison(example.folder)["curves"][0]["columns"]
+    assert column["largest"] <= 0.0051  # printed with two digits
 
 
 def test_the_commands_at_the_root_do_not_see_it(example: Clone) -> None:

@@ -145,7 +145,7 @@ def test_the_text_says_what_the_comparison_says(head: Clone, page: str, begins: 
 
 
 def scores_of_single_runs(folder: Path) -> set[str]:
-    """Accuracies in percent and losses, as the pages print them."""
+    """Accuracies and their standard deviations in percent, and losses, as the pages print them."""
     lines = (folder / "metrics/runs.csv").read_text(encoding="utf-8").splitlines()
     runs = [*csv.DictReader(lines)]
     runs += [flat(read_json(folder / f"metrics/{model}.json")) for model in ("keras_cnn", "resnet18")]
