@@ -7,11 +7,14 @@ nothing: whatever dies, only the runs that were at work are lost.
 
 import contextlib
 import logging
+import os
 import signal
+import sys
+import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stages.common.config import read
@@ -30,6 +33,7 @@ MOST_DEATHS = 3  # of the machines of one run
 PAUSE_SECONDS = 6.0  # after a death: Ray may need 5 to know that the machine is gone
 LOOK_SECONDS = 5.0  # how often to look whether a machine is left for a run that waits
 ALONE_SECONDS = 120.0  # to wait for a machine when none is left
+PUSH_AGAIN_SECONDS = 2.0
 TASK_SECONDS = 60.0  # for a small task on a machine
 
 
@@ -54,11 +58,14 @@ class Cluster:
         self.begun: dict[str, str] = {}  # runs that did not end: the machine that has the checkpoint
         self.ended = threading.Event()
         on_sigterm = signal.getsignal(signal.SIGTERM)
+        said: list[str] = []
         try:
-            self.ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
+            with stderr_into(said):
+                self.ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:  # Ray has a class of its own for each reason, and none for all
-            raise ExpectedError(why_not(f"{type(error).__name__}: {error}")) from None
+            raise ExpectedError(why_not("\n".join([*said, f"{type(error).__name__}: {error}"]))) from None
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints where in its libraries it was
+        self.ray._private.worker._worker_logs_enabled = False  # or Ray prints 20 lines of its log when a machine dies
         self.ray.cloudpickle.register_pickle_by_value(cluster_machine)
 
     def ask(self, threads: int, mixed: bool, here: dict[str, str]) -> None:
@@ -75,7 +82,12 @@ class Cluster:
         """
         if git("status", "--porcelain", "--", str(EXPERIMENTS)):
             raise ExpectedError(f"not committed: {EXPERIMENTS}; commit it: the machines read it from the commit")
-        git("push", "--quiet", "origin", f"{self.commit}:refs/cluster/{self.commit}")
+        push = ("push", "--quiet", "origin", f"{self.commit}:refs/cluster/{self.commit}")
+        try:
+            git(*push)
+        except ExpectedError:  # git refuses one of two grids that push the same at the same moment
+            time.sleep(PUSH_AGAIN_SECONDS)
+            git(*push)
         asked = {self._on(node, cluster_machine.leftovers, self.commit): node["NodeID"] for node in self._machines()}
         told, _ = self.ray.wait(list(asked), num_returns=len(asked), timeout=TASK_SECONDS) if asked else ([], [])
         for answer in told:
@@ -179,7 +191,7 @@ class Cluster:
         machines = self._machines()
         if runs and not machines:
             raise ExpectedError("no machine has joined the cluster; make cluster-join HEAD=<host>:<port> on each")
-        for run in {needs_gpu(run): run for run in runs}.values():
+        for run in {needs_gpu(run): run for run in reversed(runs)}.values():
             misfits = {machine["NodeName"]: self._misfit(run, machine) for machine in machines}
             said = "; ".join(f"{name}: {reason}" for name, reason in misfits.items() if reason)
             if all(misfits.values()):
@@ -213,6 +225,21 @@ class Cluster:
         """A small task on this machine."""
         where = {"ray.io/node-id": machine["NodeID"]}
         return self.ray.remote(function).options(num_cpus=0, label_selector=where).remote(*arguments)
+
+
+@contextlib.contextmanager
+def stderr_into(lines: list[str]) -> Iterator[None]:
+    """Append to the list what this process, its C++ code too, prints to stderr meanwhile."""
+    stderr = os.dup(sys.stderr.fileno())
+    with tempfile.TemporaryFile("w+", errors="replace") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+        try:
+            yield
+        finally:
+            os.dup2(stderr, sys.stderr.fileno())
+            os.close(stderr)
+            file.seek(0)
+            lines.extend(file.read().splitlines())
 
 
 def needs_gpu(run: Run) -> bool:

@@ -40,10 +40,14 @@ class RayCluster:
         return Clone(self.folder / name)
 
     def home(self, name: str) -> Clone:
-        """A copy of the repository to start grids in."""
+        """A copy of the repository to start grids in, at a commit of its own, so that no run of it is made yet."""
         shutil.copytree(self.repository.folder, self.folder / name, symlinks=True)
         clone = Clone(self.folder / name)
+        clone.ok("git", "commit", "--quiet", "--allow-empty", "--message", name)
         clone.ok("git", "remote", "add", "origin", str(self.origin))
+        made = clone.ok("git", "ls-remote", "origin", "refs/exps/*").split()[1::2]  # by another home
+        if made:
+            clone.ok("git", "push", "--quiet", "origin", "--delete", *made)
         self.give_token(clone)
         return clone
 
