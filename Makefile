@@ -4,7 +4,8 @@
 #   make repro      the real thing: CIFAR-10, both models, the comparison with the paper
 #   make grid       Table 2: the missing runs of experiments.yaml, collected in metrics/runs.csv; hours
 #                   RUNS='table2-* screen-*' chooses them by name, JOBS=2 runs two at once
-#                   CLUSTER=host:port runs them on several machines (docs/scale.md); THREADS=2 each, MIXED=1 on any processor
+#                   THREADS=1 each on one thread: more runs an hour, and numbers that differ a little (docs/performance.md)
+#                   CLUSTER=host:port runs them on several machines (docs/scale.md); MIXED=1 on any processor
 #   make cluster-head                 start a cluster of machines for the grid; Ctrl-C ends it
 #   make cluster-join HEAD=host:port  let this machine run runs of that cluster; Ctrl-C leaves it
 #   make collect    experiments that were made here, or pulled, into metrics/runs.csv and the comparison
@@ -103,7 +104,7 @@ RUNS ?= table2-*
 grid: committed $(if $(CLUSTER),$(READY_CLUSTER),$(READY))
 	$(if $(CLUSTER),,$(DVC) repro split)
 	python -m stages.tools.grid $(foreach run,$(RUNS),'$(run)') $(if $(JOBS),--jobs $(JOBS)) \
-	  $(if $(CLUSTER),--cluster $(CLUSTER) $(if $(THREADS),--threads $(THREADS)) $(if $(MIXED),--mixed))
+	  $(if $(THREADS),--threads $(THREADS)) $(if $(CLUSTER),--cluster $(CLUSTER) $(if $(MIXED),--mixed))
 	$(DVC) repro --single-item compare
 	$(DVC) repro --single-item plot
 	$(DVC) repro --single-item report

@@ -44,7 +44,7 @@ from stages.experiments.origin import Origin
 from stages.experiments.predictions import in_short, to_bytes
 from stages.experiments.table import read_runs, write_runs
 from stages.tools.grid import check_clean
-from stages.tools.runs import Processes, run_all, say
+from stages.tools.runs import Processes, run_all, say, share_cores
 
 TARGET = "beyond/dvc.yaml:evaluate"
 
@@ -63,6 +63,7 @@ def main() -> None:
     for run in waiting:
         check_cost(run)
     say(f"{len(wanted)} runs, {len(wanted) - len(waiting)} of them done")
+    share_cores(options.jobs)
     failed = run_all(waiting, Processes(command_of), options.jobs)
     collect(runs, present)
     if failed:

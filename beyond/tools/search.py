@@ -32,7 +32,7 @@ from stages.common.process import ancestor, end_with
 from stages.experiments.git import experiments_in_git, file_in
 from stages.experiments.plan import Overrides, parameters_of
 from stages.tools.grid import check_clean
-from stages.tools.runs import BUSY, TRIES, Processes, end_all, run_dvc, say
+from stages.tools.runs import BUSY, TRIES, Processes, end_all, run_dvc, say, share_cores
 from stages.training.randomness import derived_seed
 
 os.environ["MPLBACKEND"] = "agg"  # a notebook sets one that may not be installed here
@@ -254,6 +254,7 @@ def run_trials(name: str, study: optuna.Study, search: Search, jobs: int) -> Non
     Raises:
         ExpectedError: Several trials in a row failed.
     """
+    share_cores(jobs)
     processes = Processes()
     ending = threading.Event()
     pool = ThreadPoolExecutor(jobs)

@@ -63,7 +63,12 @@ class RemoteRun:
 def environment(threads: int) -> dict[str, str]:
     """The environment of a run: without Ray's own variables and token, and with so many threads an operation."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"OMP_NUM_THREADS": str(threads), "TF_NUM_INTRAOP_THREADS": str(threads)}  # PyTorch, TensorFlow
+    return kept | threads_of_a_run(threads)
+
+
+def threads_of_a_run(threads: int) -> dict[str, str]:
+    """The environment variables of PyTorch and TensorFlow for so many threads an operation."""
+    return {"OMP_NUM_THREADS": str(threads), "TF_NUM_INTRAOP_THREADS": str(threads)}
 
 
 def places(commit: str) -> tuple[Path, Path, str]:

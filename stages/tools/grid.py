@@ -22,7 +22,7 @@ from stages.experiments.origin import Origin, made, md5_of, origin, read_lock, s
 from stages.experiments.plan import Experiments, Run, all_runs, differing, load_experiments
 from stages.experiments.table import read_runs
 from stages.tools import collect
-from stages.tools.runs import Processes, run_all, say
+from stages.tools.runs import Processes, run_all, say, share_cores
 from stages.training.machine import cores
 
 DETERMINING = ("params.yaml", "dvc.yaml", "dvc.lock", "stages", "data")  # what a run is made from
@@ -52,6 +52,8 @@ def main() -> None:
     say(f"{len(runs)} runs, {len(runs) - len(waiting)} of them done")
     if cluster:
         cluster.check_fit(waiting)
+    else:
+        share_cores(options.jobs or 1, options.threads)
     failed = run_all(waiting, cluster or Processes(), options.jobs or (MOST_JOBS if cluster else 1))
     if cluster:
         cluster.fetch()
@@ -66,11 +68,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("runs", nargs="*", default=["table2-*"], help="names in experiments.yaml, * for any letters")
     parser.add_argument("--jobs", type=at_least_one, help="how many at once; default: 1, or what a cluster takes")
     parser.add_argument("--cluster", metavar="HOST:PORT", help="run them on the machines of this Ray cluster")
-    parser.add_argument("--threads", type=at_least_one, help="of a run on a cluster; default: this machine's cores")
+    parser.add_argument("--threads", type=at_least_one, help="of each run; default: this machine's cores")
     parser.add_argument("--mixed", action="store_true", help="on a cluster, take other processors and GPUs too")
     options = parser.parse_args()
-    if (options.threads or options.mixed) and not options.cluster:
-        parser.error("--threads and --mixed are for a cluster (--cluster)")
+    if options.mixed and not options.cluster:
+        parser.error("--mixed is for a cluster (--cluster)")
     return options
 
 

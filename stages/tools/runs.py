@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stages.experiments.plan import Run
+from stages.tools.cluster_machine import threads_of_a_run
 
 SHOWN = ("epoch ", "resumes after")  # of what a run prints
 KEPT_LINES = 30
@@ -38,6 +39,19 @@ class Runner(Protocol):
 
     def end(self, forcibly: bool) -> None:
         """End what is running."""
+
+
+def share_cores(jobs: int, threads: int | None = None) -> None:
+    """Set what the frameworks of the runs read from the environment, for so many runs at once on this machine.
+
+    Args:
+        jobs: How many at once.
+        threads: Of each run; they change the order of sums, so a run records them. None: all cores.
+    """
+    if threads:
+        os.environ |= threads_of_a_run(threads)
+    if jobs > 1:  # PyTorch's threads would keep a core busy while they wait, which another run needs
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def run_all(runs: Sequence[Named], runner: Runner, jobs: int) -> list[str]:

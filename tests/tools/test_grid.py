@@ -1,5 +1,6 @@
 """`make grid` and `make collect` through the real `dvc`, on synthetic data: killed and resumed, and collected."""
 
+import os
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from stages.experiments.predictions import read_predictions, scores_of
+from stages.tools.runs import share_cores
 from tests.support.clones import Clone
 from tests.support.grids import CUT, FINISHED, SECONDS, histories, none_is_left, read_until, table
 
@@ -175,3 +177,20 @@ def test_only_a_cluster_needs_ray(clone: Clone, tmp_path: Path) -> None:
         result = clone.run("python", "-m", "stages.tools.grid", "--cluster", address, **without)
     why = "Ray is not installed (No module named ray); pip install -r requirements-cluster.txt"
     assert (result.returncode, result.stderr) == (1, f"grid: {why}\n")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "threads", "own", "set_"),
+    [
+        (1, None, {}, {}),
+        (2, None, {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        (2, None, {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        (1, 3, {"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "3", "TF_NUM_INTRAOP_THREADS": "3"}),
+    ],
+)
+def test_runs_at_once_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, jobs: int, threads: int | None, own: dict[str, str], set_: dict[str, str]
+) -> None:
+    monkeypatch.setattr(os, "environ", own)
+    share_cores(jobs, threads)
+    assert own == set_
