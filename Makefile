@@ -167,9 +167,9 @@ bench: $(READY)
 kills: $(READY)
 	python -m tests.support.kills
 
-# Two files at a time: many tests wait for a process. Those that run the whole graph come first (tests/conftest.py).
+# Three files at a time: many tests wait for a process. Those that run the whole graph come first (tests/conftest.py).
 test: $(READY)
-	python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	python -m ruff check .

@@ -16,7 +16,7 @@ from tests.support.archives import Members, good_members
 from tests.support.clones import Clone, reproduce_small
 from tests.support.stage_runs import ROOT, change_parameters, process_settings, run_stage
 
-# Two files are tested at a time, and PyTorch's threads would keep a core busy while they wait for each other, which is
+# Several files are tested at a time. PyTorch's threads would keep a core busy while they wait for each other, which is
 # four times as slow. OpenMP reads this when PyTorch is loaded, here and in the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
