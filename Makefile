@@ -154,9 +154,8 @@ endif
 	.venv-app/bin/python -m pip install --quiet --no-input --disable-pip-version-check -r requirements-app.txt
 	@touch $@
 
-PORT ?= 7860
 app: .venv-app/ready
-	@.venv-app/bin/python -m stages.tools.app --port "$(PORT)"
+	@.venv-app/bin/python -m stages.tools.app --port "$(or $(PORT),7860)"
 
 verify: $(READY)
 	python -m stages.tools.verify

@@ -92,3 +92,14 @@ def test_a_notebooks_matplotlib_setting_does_not_reach_the_figures() -> None:
     setting = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     command = [sys.executable, "-c", "import stages.plot"]
     subprocess.run(command, cwd=ROOT, env=os.environ | setting, check=True)
+
+
+def test_each_server_has_a_port_of_its_own() -> None:
+    """PORT changes both. One variable's default would give the cluster the page's."""
+
+    def last_line(*arguments: str) -> str:
+        return Clone(ROOT).ok("make", "--dry-run", *arguments).splitlines()[-1]
+
+    assert "--port" not in last_line("cluster-head")
+    assert last_line("cluster-head", "PORT=7000").endswith("head --port 7000")
+    assert last_line("app").endswith('--port "7860"')

