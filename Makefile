@@ -155,7 +155,7 @@ endif
 	@touch $@
 
 app: .venv-app/ready
-	@.venv-app/bin/python -m stages.tools.app --port "$(or $(PORT),7860)"
+	@.venv-app/bin/python -m stages.tools.app $(if $(PORT),--port "$(PORT)")
 
 verify: $(READY)
 	python -m stages.tools.verify

@@ -102,4 +102,5 @@ def test_each_server_has_a_port_of_its_own() -> None:
 
     assert "--port" not in last_line("cluster-head")
     assert last_line("cluster-head", "PORT=7000").endswith("head --port 7000")
-    assert last_line("app").endswith('--port "7860"')
+    assert "--port" not in last_line("app")
+    assert last_line("app", "PORT=8000").endswith('app --port "8000"')
