@@ -62,7 +62,9 @@ def threads(backend: Backend) -> int:
         return int(importlib.import_module("torch").get_num_threads())
     configured = 0
     if backend == "tensorflow":
+        given = os.environ.get("TF_NUM_INTRAOP_THREADS", "")  # the next line leaves it out
         configured = importlib.import_module("tensorflow").config.threading.get_intra_op_parallelism_threads()
+        configured = configured or (int(given) if given.isdecimal() else 0)
     return int(configured or os.cpu_count() or 1)  # 0 is TensorFlow's word for all of them
 
 
