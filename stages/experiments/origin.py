@@ -65,12 +65,8 @@ def lock_in(commit: str) -> Json:
 
 def same_origin(one: Origin, other: Origin, experiments: Experiments) -> bool:
     """Whether runs of both origins may be pooled."""
-
-    def code(of: Origin) -> str:
-        same = experiments.same_results.get(of.code)
-        return same.same_as if same else of.code
-
-    return one.data == other.data and code(one) == code(other)
+    first, second = (experiments.first_with_the_results_of(origin.code) for origin in (one, other))
+    return one.data == other.data and first == second
 
 
 def made(run: Run, commits: list[str], wanted: Origin, experiments: Experiments) -> str | None:

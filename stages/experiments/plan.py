@@ -68,6 +68,25 @@ class Experiments(Section):
     same_results: dict[str, SameResults]
 
     @model_validator(mode="after")
+    def _same_results_lead_to_an_end(self) -> "Experiments":
+        for code in self.same_results:
+            self.first_with_the_results_of(code)
+        return self
+
+    def first_with_the_results_of(self, code: str) -> str:
+        """The hash that `same_as` leads to from this one, over as many entries as there are.
+
+        Raises:
+            ValueError: They lead back to it.
+        """
+        seen = [code]
+        while entry := self.same_results.get(seen[-1]):
+            if entry.same_as in seen:
+                raise ValueError(f"same_results leads from {entry.same_as} back to itself; same_as names older code")
+            seen.append(entry.same_as)
+        return seen[-1]
+
+    @model_validator(mode="after")
     def _runs_have_names(self) -> "Experiments":
         for name, grid in self.grids.items():
             if unknown := sorted({*grid.interpretations} - self.interpretations.keys()):

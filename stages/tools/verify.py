@@ -221,8 +221,9 @@ def collected() -> Iterator[str]:
         name, model = row["name"], row["model"]
         wrong = differing(runs[name], row) if name in runs else [f"{EXPERIMENTS} does not name it"]
         wrong += [] if row["source"] == source else [f"it is of {row['source']} data"]
-        if not same_origin(Origin(row["code"], row["data"]), origin(lock, model), experiments):
-            wrong.append("it is of other code or data than dvc.lock")
+        made_from, present = Origin(row["code"], row["data"]), origin(lock, model)
+        if not same_origin(made_from, present, experiments):
+            wrong.append(f"it is of code {made_from.code} and data {made_from.data}, {LOCK} of {' and '.join(present)}")
         stops = row.get(f"{model}.early_stopping_patience") is not None
         results = flat(results_of(paths.collected_history(name), stops, row["best_epoch"]))
         wrong += [f"{key} is {row.get(key)}, not {value}" for key, value in results.items() if row.get(key) != value]

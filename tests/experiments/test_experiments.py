@@ -217,6 +217,14 @@ def test_other_code_adds_up_only_where_it_is_named(tmp_path: Path) -> None:
     assert not same_origin(Origin("old", "d"), Origin("new", "other data"), named)
 
 
+def test_same_results_are_followed_over_several_versions(tmp_path: Path) -> None:
+    same = {"newest": {"same_as": "new", "shown": "weights"}, "new": {"same_as": "old", "shown": "weights"}}
+    named = load_experiments(written(tmp_path, {}, same_results=same))
+    assert same_origin(Origin("newest", "d"), Origin("old", "d"), named)
+    with pytest.raises(ExpectedError, match=r"same_results leads from newest back to itself"):
+        load_experiments(written(tmp_path, {}, same_results=same | {"old": {"same_as": "newest", "shown": "weights"}}))
+
+
 @pytest.mark.parametrize(
     ("override", "ran", "differs"),
     [

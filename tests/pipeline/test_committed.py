@@ -81,18 +81,19 @@ def names_in(entry: dict[str, Any]) -> set[str]:
     return {entry["cmd"]} | parameters | {item["path"] for item in entry.get("deps", []) + entry.get("outs", [])}
 
 
-def message(faults: Faults) -> str:
+def message(faults: Faults, pipeline: str = "dvc.yaml") -> str:
     """What is wrong, and the commands that repair it."""
+    changed = [name if pipeline == "dvc.yaml" else f"{pipeline}:{name}" for name in faults if faults[name] != LEFT_OVER]
     lines = [f"  {name}: {fault}" for name, found in faults.items() for fault in found]
     return "\n".join(
         [
-            "HEAD's dvc.lock does not match HEAD's code, parameters and results:",
+            f"HEAD's {Path(pipeline).with_suffix('.lock')} does not match HEAD's code, parameters and results:",
             *lines,
             "To make the results again:",
-            "  dvc repro",
+            "  dvc repro" if pipeline == "dvc.yaml" else f"  dvc repro --single-item {' '.join(changed)}",
             "Or, if you have shown that they stay the same and have the outputs (dvc checkout), to record that:",
-            f"  dvc commit -f {' '.join(name for name in faults if faults[name] != LEFT_OVER)}",
-            "Then commit dvc.lock and metrics/ with what changed them.",
+            f"  dvc commit -f {' '.join(changed)}",
+            "Then commit it and metrics/ with what changed them.",
         ]
     )
 
@@ -109,7 +110,7 @@ def test_so_is_that_of_the_second_pipeline(head: Clone) -> None:
     for name, results in {"train": "beyond/metrics/run.json", "evaluate": "beyond/metrics/scores.json"}.items():
         if not (head.folder / results).exists():
             assert faults.pop(name) == ["not in dvc.lock"]
-    assert not faults, message(faults)
+    assert not faults, message(faults, "beyond/dvc.yaml")
     # DVC warns at every `dvc metrics show` of declared metrics that are missing; `dvc exp show` needs them declared.
     declared = load_yaml(head.folder / "beyond/dvc.yaml").get("metrics", [])
     assert declared == (["metrics/scores.json"] if (head.folder / "beyond/metrics/scores.json").exists() else [])
@@ -268,3 +269,4 @@ def test_an_edit_is_no_fault_until_it_is_committed(copy: Clone, tmp_path: Path) 
     faults = faults_of(head_of(copy.folder, tmp_path / "committed").folder)
     assert faults == {"split": ["stages/split.py is modified"]}
     assert "  dvc commit -f split\n" in message(faults)
+    assert "  dvc commit -f beyond/dvc.yaml:split\n" in message(faults, "beyond/dvc.yaml")
