@@ -36,7 +36,7 @@ def collected(seed: int, plain: int, augmented: int, code: str = "aaaa") -> Json
         predictions_file(name, kind).write_bytes(to_bytes(Predictions(predicted, np.ones(20, dtype=np.float32))))
     scores = {"test.accuracy": plain / 20, "test_augmented.accuracy": augmented / 20, "pflop.training": 0.0295}
     facts = {"budget": 0.03, "code": code, "source": "cifar10", "seconds": 100.0 * seed, "processor": "a processor"}
-    return {"name": name, **scores, **facts}
+    return {"name": name, "threads": 2, **scores, **facts}
 
 
 def test_the_page_has_mean_and_deviation_and_says_what_is_not_run_yet() -> None:
@@ -44,11 +44,11 @@ def test_the_page_has_mean_and_deviation_and_says_what_is_not_run_yet() -> None:
     page = render(LADDER, rungs, REFERENCES, POINTS, "cifar10")
     row, other = (line for line in page.splitlines() if line.startswith("| 0.0"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells == ["0.03", "0.0295", "85.00 ± 7.07 %", "77.50 ± 3.54 %", "2", "150", "aaaa"]
+    assert cells == ["0.03", "0.0295", "85.00 ± 7.07 %", "77.50 ± 3.54 %", "2", "100", "aaaa"]
     assert "not run yet" in other
     assert "2 of 4 runs of beyond/experiments.yaml are not run yet." in page
     assert "94.00 %" in page
-    assert "a processor" in page
+    assert "a processor, threads: 2" in page
 
 
 def test_without_a_run_every_budget_is_not_run_yet() -> None:
