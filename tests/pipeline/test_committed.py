@@ -127,7 +127,7 @@ def test_the_results_and_the_readme_s_table_follow_from_the_predictions(head: Cl
     [("README.md", "## What we found", "## How far to trust it"), ("docs/results.md", "# Results", "## More pictures")],
 )
 def test_the_text_says_what_the_comparison_says(head: Clone, page: str, begins: str, ends: str) -> None:
-    """Each number of a page's findings is in the comparison, or a run's score; but for those of named commits."""
+    """Each number of a page's findings is in the comparison, a run's score, or in the ladder; but for named commits."""
     text = (head.folder / page).read_text(encoding="utf-8")
     assert begins in text.partition(ends)[0], f"{page} has no text between {begins!r} and {ends!r}"
     findings = re.split(r"\n(?=- |\n)", text.partition(begins)[2].partition(ends)[0])
@@ -140,6 +140,7 @@ def test_the_text_says_what_the_comparison_says(head: Clone, page: str, begins: 
     assert said, f"{page} has no numbers between {begins!r} and {ends!r}"
     known = set(re.findall(r"\d+\.\d+", (head.folder / "metrics/comparison.md").read_text(encoding="utf-8")))
     known |= scores_of_single_runs(head.folder)
+    known |= set(re.findall(r"\d+\.\d+", (head.folder / "beyond/metrics/ladder.md").read_text(encoding="utf-8")))
     assert not said - known, (
         f"{page} says {sorted(said - known)}, and neither metrics/comparison.md nor a run does: correct them"
     )
