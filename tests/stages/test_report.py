@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dvc.utils.serialize import load_yaml
 
 from stages import compare, report
 from stages.common import paths
@@ -19,7 +18,6 @@ from stages.common.paths import REPORT
 from stages.page.render import SECTIONS
 from tests.support.browser import PROGRAMS, Browser, chromium
 from tests.support.made_up_results import add_seeds, change_json, write_results
-from tests.support.stage_runs import ROOT
 
 LARGEST = 1_500_000  # bytes
 SYNTHETIC = dict.fromkeys(("dataset", "keras_cnn", "resnet18"), "synthetic")
@@ -114,7 +112,7 @@ def test_its_numbers_are_the_comparison_s(page: Page) -> None:
     comparison = read_json(paths.comparison("json"))
     text = REPORT.read_text(encoding="utf-8")
     assert shown_numbers(text) == numbers_of(comparison["results"])
-    assert len(comparison["results"]) == len(load_yaml(ROOT / "data/paper/numbers.yaml")["results"])
+    assert len(comparison["results"]) == 14
     first = comparison["results"][0]
     assert f"{first['paper']:g} %" in page.sections["tables"]
     assert f"{first['ours']:.2f} %" in page.sections["tables"]
