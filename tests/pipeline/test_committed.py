@@ -49,7 +49,7 @@ def copy(repository: tuple[Clone, str], tmp_path: Path) -> Clone:
 def faults_of(folder: Path, pipeline: str = "dvc.yaml") -> Faults:
     """Where the dvc.lock of a pipeline differs from the files of a clone.
 
-    This is DVC's own report, except for data and models, which are not in git: of them DVC only says that they are
+    This is DVC's own report, except for data and models, which git ignores: of them DVC only says that they are
     missing. Here, what a stage read of them must be what another stage made.
     """
     with Repo(folder) as repo:
@@ -66,7 +66,7 @@ def faults_of(folder: Path, pipeline: str = "dvc.yaml") -> Faults:
             lines = [f"{what} is in only one of dvc.yaml and dvc.lock" for what in strangers]
             for item in [*stage.deps, *stage.outs]:
                 out = outs.get(item.def_path)
-                if out is None or not out.use_cache:
+                if out is None or not repo.scm.is_ignored(out.fs_path):
                     lines += [f"{path} is {what}" for path, what in item.status().items()]
                 elif item.hash_info != out.hash_info:
                     lines.append(f"{item.def_path} is not the one that {out.stage.name} made")
