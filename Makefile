@@ -124,13 +124,13 @@ collect: committed $(READY)
 
 beyond: committed $(READY)
 	$(DVC) repro split
-	python -m beyond.tools.ladder $(foreach run,$(LADDER),'$(run)') --jobs $(JOBS)
+	python -m beyond.tools.ladder $(foreach run,$(LADDER),'$(run)') $(if $(JOBS),--jobs $(JOBS))
 	$(DVC) repro --single-item beyond/dvc.yaml:compare
 
 STUDY ?= keras_cnn
 search: committed $(READY)
 	$(DVC) repro split
-	python -m beyond.tools.search '$(STUDY)' --jobs $(JOBS)
+	python -m beyond.tools.search '$(STUDY)' $(if $(JOBS),--jobs $(JOBS))
 
 paper-ref: committed $(READY)
 	@python -m stages.tools.paper_tags

@@ -94,15 +94,28 @@ def test_a_notebooks_matplotlib_setting_does_not_reach_the_figures() -> None:
     subprocess.run(command, cwd=ROOT, env=os.environ | setting, check=True)
 
 
+def command_of_make(tool: str, *arguments: str) -> str:
+    """The line that starts a tool, of those that make would run with these arguments."""
+    # "make test" runs this test too, and a make within a make prints its folder around the command.
+    printed = Clone(ROOT).ok("make", "--dry-run", "--no-print-directory", *arguments)
+    (line,) = [line for line in printed.replace("\\\n", "").splitlines() if f"python -m {tool}" in line]
+    return " ".join(line.split())
+
+
 def test_each_server_has_a_port_of_its_own() -> None:
     """PORT changes both. One variable's default would give the cluster the page's."""
+    head, app = "stages.tools.cluster", "stages.tools.app"
+    assert "--port" not in command_of_make(head, "cluster-head")
+    assert command_of_make(head, "cluster-head", "PORT=7000").endswith("head --port 7000")
+    assert "--port" not in command_of_make(app, "app")
+    assert command_of_make(app, "app", "PORT=8000").endswith('app --port "8000"')
 
-    def last_line(*arguments: str) -> str:
-        # "make test" runs this test too, and a make within a make prints its folder around the command.
-        options = ("--dry-run", "--no-print-directory")
-        return Clone(ROOT).ok("make", *options, *arguments).splitlines()[-1]
 
-    assert "--port" not in last_line("cluster-head")
-    assert last_line("cluster-head", "PORT=7000").endswith("head --port 7000")
-    assert "--port" not in last_line("app")
-    assert last_line("app", "PORT=8000").endswith('app --port "8000"')
+@pytest.mark.parametrize(
+    ("target", "tool"),
+    [("grid", "stages.tools.grid"), ("beyond", "beyond.tools.ladder"), ("search", "beyond.tools.search")],
+)
+def test_an_option_without_a_value_is_left_out(target: str, tool: str) -> None:
+    """`--jobs` with nothing behind it would end the tool."""
+    assert "--jobs" not in command_of_make(tool, target)
+    assert command_of_make(tool, target, "JOBS=2").endswith("--jobs 2")
