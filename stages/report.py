@@ -95,6 +95,7 @@ def compared(comparison: Json, numbers: Numbers, judged: bool) -> Json:
         "forest": charts.forest(comparison["results"]) if judged else [],
         "results": render.by_place(comparison["results"]),
         "claims": claims(comparison["claims"], numbers) if judged else [],
+        "rules_known": comparison["rules_known"],
         "grids": [
             {
                 "where": grid["where"],

@@ -3,7 +3,7 @@
 Each run is `dvc exp run --temp --name <name> -S ... beyond/dvc.yaml:evaluate` in a temporary copy of the last commit. A
 finished run is an experiment and is not repeated; an interrupted one resumes after its last epoch with the same
 command. Of each, a row of beyond/runs/runs.csv is kept, its history, and in short its predictions. A row stays as it
-is: to run it again, remove it.
+is: to run it again, remove it. Rows of other settings or data than the present ones are refused, not pooled.
 """
 
 import argparse
@@ -56,6 +56,7 @@ def main() -> None:
     check_clean(DETERMINING)
     present = present_origin()
     rows, references = {row["name"]: row for row in read_runs(TABLE)}, experiments_in_git()
+    check_rows(rows, runs, present)
     wanted = [run for run in runs.values() if any(fnmatch(run.name, pattern) for pattern in options.runs)]
     if not wanted:
         raise ExpectedError(f"{EXPERIMENTS} has no {options.runs[0]!r}; it has {', '.join(runs)}")
@@ -91,6 +92,24 @@ def check_cost(run: Run) -> None:
         raise ExpectedError(f"{EXPERIMENTS}: {run.name} holds images out; a run of the ladder has validation=none")
 
 
+def check_rows(rows: dict[str, Json], runs: dict[str, Run], present: Origin) -> None:
+    """Stop if a row is not of a run as it would be made now: the page gives one mean for all of a budget.
+
+    Raises:
+        ExpectedError: A row is of a run that is not named, of other settings, or of other data.
+    """
+    for name, row in rows.items():
+        if name not in runs:
+            raise ExpectedError(f"{TABLE} has {name}, which {EXPERIMENTS} does not name; name it, or remove its row")
+        settings = settings_of(runs[name].overrides)
+        wanted = flat(settings.model_dump(exclude={"evaluate"})) | {"test_augmented.views": settings.evaluate.views}
+        other = [f"{key} {row.get(key)}, not {value}" for key, value in wanted.items() if row.get(key) != value]
+        if row["data"] != present.data:
+            other.append(f"data {row['data']}, not {present.data}")
+        if other:
+            raise ExpectedError(f"{TABLE}: {name} was run with {', '.join(other)}; remove its row, or change that back")
+
+
 def command_of(run: Run) -> list[str]:
     """What dvc is to do for a run."""
     overrides = [part for override in run.overrides for part in ("-S", f"{PARAMETERS}:{override}")]
@@ -118,10 +137,6 @@ def made(run: Run, commits: list[str], present: Origin) -> str | None:
 def collect(runs: dict[str, Run], present: Origin) -> None:
     """Add the new runs: their files first, then the table."""
     rows, references = {row["name"]: row for row in read_runs(TABLE)}, experiments_in_git()
-    if strangers := sorted(rows.keys() - runs.keys()):
-        raise ExpectedError(
-            f"{TABLE} has {strangers[0]}, which {EXPERIMENTS} does not name; name it, or remove its row"
-        )
     new = 0
     for run in runs.values():
         commit = None if run.name in rows else made(run, references.get(run.name, []), present)

@@ -1,4 +1,4 @@
-"""Search hyperparameters with Optuna (the optional extra `search`): `make search`. It is no stage.
+"""Search hyperparameters with Optuna: `make search`. It is no stage.
 
 beyond/search.yaml names the studies. Each trial is `dvc exp run --temp` in a temporary copy of the last commit, so a
 finished trial is an experiment. While it trains, its history file feeds the pruner. The study is in an SQLite file in
@@ -203,6 +203,9 @@ def open_study(name: str, search: Search, committed: dict[str, Any]) -> optuna.S
     if not study.trials and fits(committed, search):
         study.enqueue_trial(committed, user_attrs={"note": COMMITTED})
     for trial in study.get_trials(states=[TrialState.RUNNING]):
+        if found := finished(experiment_of(name, trial), search):  # it had ended, and was not told yet
+            study.tell(trial.number, found[1])
+            continue
         note = {name: value for name, value in trial.user_attrs.items() if name == "note"}
         study.enqueue_trial(trial.params, user_attrs=note | {"again": trial.number})
         study.tell(trial.number, state=TrialState.FAIL)
@@ -276,8 +279,8 @@ def work(
     while not ending.is_set() and (spent := epochs_spent(study)) < search.epochs:
         say(f"{name}: {spent} of {search.epochs} epochs are spent")
         trial = study.ask({key: given.distribution() for key, given in search.space.items()})
-        state, value = run_trial(f"search-{name}-{trial.number}", trial, search, active)
-        if ending.is_set():  # cut off: it stays unfinished, and is tried again when the search goes on
+        state, value = run_trial(experiment_of(name, trial), trial, search, active)
+        if state == TrialState.FAIL and ending.is_set():  # cut off: it is tried again when the search goes on
             return
         study.tell(trial, value, state)
         failures = failures + 1 if state == TrialState.FAIL else 0
@@ -300,10 +303,11 @@ def run_trial(
     experiment: str, trial: optuna.Trial, search: Search, active: "list[subprocess.Popen[str]]"
 ) -> tuple[TrialState, float | None]:
     """Run a trial, told of by its history file; returns how it ended, and the objective."""
-    overrides = [*search.set, *(f"{key}={json.dumps(value)}" for key, value in trial.params.items())]
+    overrides = [*search.set, *(f"{key}={json.dumps(short(value))}" for key, value in trial.params.items())]
     options = [part for override in overrides for part in ("-S", f"{search.parameters}:{override}")]
     command = ["exp", "run", "--temp", "--name", experiment, *options, search.target]
     say(f"{experiment}: {' '.join(overrides)}")
+    trial.set_user_attr("experiment", experiment)
     pruned = threading.Event()
     reported: list[float] = []
 
@@ -322,16 +326,42 @@ def run_trial(
         if status == 0 or pruned.is_set() or not any(BUSY in line for line in last_lines):
             break
     if status == 0:  # also where the pruner came too late
-        record = json.loads(file_in(experiments_in_git()[experiment][0], search.record))
-        trial.set_user_attr("epochs", record["epochs"])
-        trial.set_user_attr("experiment", experiment)
-        say(f"{experiment}: validation accuracy {record['validation']['accuracy']}")
-        return TrialState.COMPLETE, record["validation"]["accuracy"]
+        found = finished(experiment, search)
+        assert found is not None
+        trial.set_user_attr("epochs", found[0])
+        say(f"{experiment}: validation accuracy {found[1]}")
+        return TrialState.COMPLETE, found[1]
     if pruned.is_set():
         say(f"{experiment}: ended by the pruner after epoch {len(reported)}")
         return TrialState.PRUNED, None
     say("".join(f"    {line}" for line in last_lines).rstrip())
     return TrialState.FAIL, None
+
+
+def experiment_of(study: str, trial: optuna.Trial | optuna.trial.FrozenTrial) -> str:
+    """The name of a trial's experiment."""
+    return f"search-{study}-{trial.number}"
+
+
+def short(value: Any) -> Any:
+    """A value without the rounding error of Optuna's steps: 0.1 + 2 * 0.1 is 0.30000000000000004."""
+    return float(f"{value:.10g}") if isinstance(value, float) else value
+
+
+def finished(experiment: str, search: Search) -> tuple[int, float] | None:
+    """The epochs and the objective of an experiment; None if there is no such experiment.
+
+    Raises:
+        ExpectedError: It held no images out.
+    """
+    commits = experiments_in_git().get(experiment)
+    if not commits:
+        return None
+    record = json.loads(file_in(commits[0], search.record))
+    accuracy = (record["validation"] or {}).get("accuracy")
+    if accuracy is None:
+        raise ExpectedError(f"{experiment} has no validation accuracy: {SEARCHES} has to hold images out")
+    return record["epochs"], accuracy
 
 
 def accuracies(dvc: int, history: str) -> list[float]:
@@ -359,9 +389,9 @@ def export(name: str, study: optuna.Study, search: Search) -> None:
             "state": trial.state.name.lower(),
             "validation_accuracy": trial.value if trial.state == TrialState.COMPLETE else None,
             "epochs": trial.user_attrs.get("epochs", 0),
-            "experiment": trial.user_attrs.get("experiment"),
+            "experiment": trial.user_attrs.get("experiment") if trial.state == TrialState.COMPLETE else None,
             "note": trial.user_attrs.get("note"),
-            **trial.params,
+            **{key: short(value) for key, value in trial.params.items()},
         }
         for trial in ended
     ]
@@ -402,7 +432,8 @@ def report(name: str, study: optuna.Study) -> None:
     say(f"{RESULTS / name}.csv: {len(complete)} finished trials, {epochs_spent(study)} epochs")
     if complete:
         best = study.best_trial
-        say(f"best: {best.user_attrs['experiment']}, validation accuracy {best.value}: {best.params}")
+        values = {key: short(value) for key, value in best.params.items()}
+        say(f"best: {best.user_attrs['experiment']}, validation accuracy {best.value}: {values}")
         for trial in complete:
             if trial.user_attrs.get("note") == COMMITTED:
                 say(f"{COMMITTED}: {trial.user_attrs['experiment']}, validation accuracy {trial.value}")

@@ -72,7 +72,8 @@ def same_origin(one: Origin, other: Origin, experiments: Experiments) -> bool:
 def made(run: Run, commits: list[str], wanted: Origin, experiments: Experiments) -> str | None:
     """The commit among those of an experiment that holds this run, made from the wanted code and data."""
     for commit in commits:
-        with contextlib.suppress(ExpectedError):  # one that never scored this model has not made the run
+        # One that never scored this model, or has an unfinished dvc.lock, has not made the run.
+        with contextlib.suppress(ExpectedError, KeyError, TypeError, ValueError):
             lock = lock_in(commit)
             record = json.loads(file_in(commit, f"metrics/runs/{run.model}.json"))
             as_asked = not differing(run, recorded_parameters(record)) and is_scored(lock, run.model)

@@ -14,7 +14,19 @@ from markupsafe import Markup, escape
 from matplotlib.image import imsave
 
 from stages.common.files import Json
-from stages.paper.markdown import DIGITS, finding, measured, plain, printed, signed
+from stages.paper.markdown import (
+    DIGITS,
+    counted,
+    finding,
+    measured,
+    place_of,
+    plain,
+    printed,
+    runs_of,
+    signed,
+    unit_of,
+    what_would_tell,
+)
 from stages.paper.rows import shown
 
 SECTIONS = {
@@ -46,7 +58,7 @@ def render(content: Json) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (measured, part_figures, part_verdict, place, printed, share, signed, spread_of_runs)
+    filters = (measured, part_figures, part_verdict, place, place_of, printed, share, signed, spread_of_runs)
     environment.filters |= {function.__name__: function for function in filters}
     css = (HERE / "style.css").read_text(encoding="utf-8")
     page = environment.get_template("report.html.jinja").render(content, css=css, sections=sections(content))
@@ -76,6 +88,7 @@ def summary(comparison: Json) -> str:
         "inside": ("lies", f"inside {interval}"),
         "outside": ("lies", "outside it" if places["inside"] else f"outside {interval}"),
         "one run": ("stands", "beside a single run of ours, which has no interval"),
+        "two runs": ("stands", "beside two runs of ours, too few for an interval"),
         "no run": ("is", "not answered by any run of ours yet"),
     }
     said = [
@@ -144,11 +157,11 @@ def curves_text(seeds: Sequence[int], paper_validation: str) -> str:
 
 
 def place(row: Json) -> str:
-    """Where the paper's number lies: inside or outside our interval; one run has none."""
+    """Where the paper's number lies: inside or outside our interval, which one or two runs do not have."""
     if row["ours"] is None:
         return "no run"
     if row.get("interval") is None:
-        return "one run"
+        return "one run" if row["runs"] == 1 else "two runs"
     return "inside" if row["inside"] else "outside"
 
 
@@ -165,25 +178,22 @@ def part_figures(part: Json) -> str:
     """The mean of a part of a claim, its interval over runs and over other images, and how many runs are behind it."""
     if part["mean"] is None:
         return "not measured yet"
-    unit = "pair" if part["paired"] else "run"
     form = "+.4f" if abs(part["mean"]) < 1 else "+,.1f"  # a share or a loss; or epochs, steps and seconds
     mean, *ends = (part[name] if part[name] is None else f"{part[name]:{form}}" for name in ("mean", "low", "high"))
-    runs = f"{part['runs']} {unit}{'' if part['runs'] == 1 else 's'}"
+    runs = runs_of(part)
     if None in ends:
         return f"{mean} ({runs}, no interval)"
     text = f"{mean}, from {ends[0]} to {ends[1]} ({runs})"
     if other := part["other_images"]:
-        text += f"; for other images too from {other['low']:{form}} to {other['high']:{form}} ({other['runs']} {unit}s)"
+        of_these = counted(other["runs"], unit_of(part))
+        text += f"; for other images too from {other['low']:{form}} to {other['high']:{form}} ({of_these})"
     return text
 
 
 def part_verdict(part: Json) -> str:
     """What a part says, by which rule, and how many runs would tell."""
-    needed = part["runs_needed"]
-    unit = "pairs" if part["paired"] else "runs"
-    more = f"; about {needed} {unit} would tell" if needed else ""
     aside = "" if part["counts"] else "; shown only, does not count"
-    return f"{part['says']} (supported if the interval is {part['rule']}){more}{aside}"
+    return f"{part['says']} (supported if the interval is {part['rule']}){what_would_tell(part)}{aside}"
 
 
 def rule(supports: str, margin: float) -> str:

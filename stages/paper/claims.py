@@ -1,7 +1,7 @@
 """data/paper/claims.yaml: the paper's claims, and the verdict of our runs on each.
 
-The file's own comments explain its words. A verdict follows from 95 % intervals over at least three runs: supported,
-not supported, or cannot tell, with about how many runs would tell.
+The file's own comments explain its words. A verdict follows from 95 % intervals over runs of at least three seeds:
+supported, not supported, or cannot tell, with about how many runs would tell.
 """
 
 import math
@@ -25,8 +25,9 @@ from stages.paper.numbers import Numbers
 from stages.paper.ours import OWN, Run, read_curves, rounded
 from stages.paper.rows import differing
 from stages.paper.statistics import (
+    FEWEST,
     Estimate,
-    bootstrap_difference,
+    for_other_images,
     image_weights,
     mean_estimate,
     paired_difference,
@@ -35,7 +36,6 @@ from stages.paper.statistics import (
 
 CLAIMS = PAPER / "claims.yaml"
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot tell"
-FEWEST = 3  # runs or pairs that a verdict may rest on
 BOOTSTRAP_DECIMALS = 4  # fewer than the last bits of a sum, on any machine
 
 Region = Literal["above", "below", "within", "outside", "not_below"]
@@ -47,7 +47,8 @@ class Evidence:
     """What is known of a run.
 
     Parameters and scores are by dotted keys, the validation accuracy is by epoch. An epoch takes `steps` of the
-    optimiser and `seconds` in the mean, and `predictions` are those of the test images; None where not kept.
+    optimiser and `seconds` in the mean, on a `machine` (processor, device, threads), and `predictions` are those of the
+    test images; None where not kept.
     """
 
     parameters: dict[str, Any]
@@ -55,6 +56,7 @@ class Evidence:
     validation_accuracy: Curve = field(default_factory=dict)
     steps: int | None = None
     seconds: float | None = None
+    machine: tuple[Any, ...] | None = None
     predictions: Predictions | None = None
 
 
@@ -102,13 +104,20 @@ class Value(Section):
         if self.dip_at is not None:
             around = [curve.get(self.dip_at + step) for step in (-1, 0, 1)]
             return None if None in around else around[1] - (around[0] + around[2]) / 2  # type: ignore[operator]
-        goal, of_epoch = next(
-            (goal, of_epoch)
-            for goal, of_epoch in ((self.epochs_to, 1), (self.steps_to, run.steps), (self.seconds_to, run.seconds))
-            if goal is not None
-        )
-        epochs = next((epoch for epoch in sorted(curve) if curve[epoch] >= goal), None)
+        epochs = next((epoch for epoch in sorted(curve) if curve[epoch] >= self.goal), None)
+        of_epoch = 1 if self.epochs_to is not None else run.steps if self.steps_to is not None else run.seconds
         return None if epochs is None or of_epoch is None else epochs * of_epoch
+
+    @property
+    def goal(self) -> float:
+        """The validation accuracy that a run has to reach; infinite where the value is not about reaching one."""
+        goals = (self.epochs_to, self.steps_to, self.seconds_to)
+        return next((goal for goal in goals if goal is not None), math.inf)
+
+    def missed_by(self, run: Evidence) -> bool:
+        """Whether a run has ended without the accuracy that it had to reach."""
+        curve = run.validation_accuracy
+        return self.goal < math.inf and bool(curve) and max(curve.values()) < self.goal
 
 
 class Part(Section):
@@ -133,6 +142,12 @@ class Claim(Section):
     says: str
     needs: Literal["all", "any"] = "all"
     parts: Annotated[list[Part], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _rests_on_something(self) -> Self:
+        if not any(part.counts for part in self.parts):
+            raise ValueError(f"{self.id}: a claim needs a part that counts")
+        return self
 
 
 class Claims(Section):
@@ -190,7 +205,11 @@ def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretatio
             chosen = [run for run in runs if run.model == base.model and not differing(wanted, run.parameters)]
         return [evidence_of(run, test_set) for run in chosen if not numbers.paper.warning(run.source)]
 
-    return [judge(claim, runs_of, test_set) for claim in claims.claims]
+    def interpretation_of(claim: Claim) -> str:
+        tables = {claims.groups[name].table for part in claim.parts for name in (part.of, part.less) if name}
+        return ", ".join(grids[table].nearest or "" for table in sorted(tables) if table)
+
+    return [judge(claim, runs_of, test_set) | {"interpretation": interpretation_of(claim)} for claim in claims.claims]
 
 
 class TestSet:
@@ -219,12 +238,13 @@ def evidence_of(run: Run, test_set: TestSet) -> Evidence:
     scores = flat(read_json(paths.scores(run.model))) if own else run.row
     # The run of `dvc repro` keeps its run time out of the comparison, which two runs would make different.
     seconds = None if own else run.row["seconds"] / run.row["epochs"]
+    machine = None if own else tuple(run.row.get(name) for name in ("processor", "device", "threads"))
     predictions = None
     if own:
         predictions = in_short(read_arrays(paths.predictions(run.model))["probabilities"], test_set.labels)
     elif (kept := paths.collected_predictions(run.name)).exists():
         predictions = read_predictions(kept, len(test_set.labels))
-    return Evidence(run.parameters, scores, curve, steps_of(run), seconds, predictions)
+    return Evidence(run.parameters, scores, curve, steps_of(run), seconds, machine, predictions)
 
 
 def steps_of(run: Run) -> int | None:
@@ -261,26 +281,33 @@ def judge(claim: Claim, runs_of: Callable[[str], Sequence[Evidence]], test_set: 
 
 
 def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_set: TestSet) -> dict[str, Any]:
-    first = _keyed(part, runs_of(part.of))
-    second = _keyed(part, runs_of(part.less)) if part.less else None
+    groups = [runs_of(name) for name in (part.of, part.less) if name]
+    missed = sum(part.value.missed_by(run) for group in groups for run in group)
+    first = _keyed(part, groups[0])
+    second = _keyed(part, groups[1]) if part.less else None
     if second is not None and part.paired_by:
         first, second = ({key: runs[key] for key in first if key in second} for runs in (first, second))
     estimate = _estimate(part, first, second)
+    seeds = min(len({run.parameters["seed"] for run in runs.values()}) for runs in (first, second) if runs is not None)
     says, needed = CANNOT_TELL, None
     if estimate is not None and estimate.low is not None and estimate.high is not None:
-        enough = estimate.runs >= FEWEST
+        enough = seeds >= FEWEST and not missed
         if enough and _lies(part.supports, part.margin, estimate.low, estimate.high):
             says = SUPPORTED
         elif enough and part.contradicts and _lies(part.contradicts, part.margin, estimate.low, estimate.high):
             says = NOT_SUPPORTED
         else:
-            # `estimate.needed` is about an interval that leaves out 0, which a margin moves.
-            needed = max(estimate.needed, FEWEST) if estimate.needed and not part.margin else None
+            # `estimate.needed` is about an interval that leaves out 0, which a margin moves, on the side of the mean.
+            decides = part.contradicts is not None or _lies(part.supports, 0, estimate.mean, estimate.mean)
+            needed = max(estimate.needed, FEWEST) if estimate.needed and decides and not part.margin else None
+            needed = needed if needed and needed > estimate.runs and not missed else None
     numbers = {name: getattr(estimate, name, None) for name in ("mean", "low", "high")}
     return {
         "what": part.what,
         **{name: None if number is None else rounded(number) for name, number in numbers.items()},
         "runs": estimate.runs if estimate else 0,
+        "seeds": seeds if estimate else 0,
+        "missed": missed,
         "paired": bool(part.paired_by),
         "counts": part.counts,
         "says": says,
@@ -290,9 +317,15 @@ def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_s
 
 
 def _keyed(part: Part, runs: Sequence[Evidence]) -> dict[Any, Evidence]:
-    """The runs that have the part's value, by what makes a pair of two; unpaired ones are numbered."""
+    """The runs that have the part's value, by what makes a pair of two; unpaired ones are numbered.
+
+    A pair of seconds is of one machine.
+    """
+    timed = part.value.seconds_to is not None
     return {
-        tuple(run.parameters.get(name) for name in part.paired_by) if part.paired_by else number: run
+        (*(run.parameters.get(name) for name in part.paired_by), run.machine if timed else None)
+        if part.paired_by
+        else number: run
         for number, run in enumerate(runs)
         if part.value.of(run) is not None
     }
@@ -315,20 +348,23 @@ def _estimate(part: Part, first: dict[Any, Evidence], second: dict[Any, Evidence
 def _other_images(
     part: Part, first: dict[Any, Evidence], second: dict[Any, Evidence] | None, test_set: TestSet
 ) -> Json | None:
-    """The bootstrap interval over images and runs, where a score has one and several runs kept their predictions."""
+    """The interval for other images too, where a score has one and several runs kept their predictions."""
     resampled = RESAMPLED.get(part.value.score or "")
     if resampled is None or second is None:
         return None
-    groups = [{key: run.predictions for key, run in runs.items() if run.predictions} for runs in (first, second)]
+    groups = [{key: run for key, run in runs.items() if run.predictions} for runs in (first, second)]
     if part.paired_by:
         groups = [{key: group[key] for key in groups[0] if key in groups[1]} for group in groups]
-    if (runs := min(map(len, groups))) < 2:
+    estimate = _estimate(part, groups[0], groups[1])
+    if estimate is None:
         return None
-    samples = [
-        np.stack([resampled(kept, test_set.labels, test_set.weights) for kept in group.values()]) for group in groups
-    ]
-    low, high = bootstrap_difference(samples[0], samples[1], paired=bool(part.paired_by))
-    return {"low": round(low, BOOTSTRAP_DECIMALS) + 0.0, "high": round(high, BOOTSTRAP_DECIMALS) + 0.0, "runs": runs}
+    kept = [[run.predictions for run in group.values() if run.predictions] for group in groups]
+    samples = [np.stack([resampled(one, test_set.labels, test_set.weights) for one in group]) for group in kept]
+    ends = for_other_images(estimate, samples[0], samples[1])
+    if ends is None:
+        return None
+    low, high = (round(end, BOOTSTRAP_DECIMALS) + 0.0 for end in ends)
+    return {"low": low, "high": high, "runs": estimate.runs}
 
 
 def _lies(region: Region, margin: float, low: float, high: float) -> bool:

@@ -13,7 +13,7 @@ import tabulate
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.common.files import Json
-from stages.paper.statistics import sampling_error
+from stages.paper.statistics import FEWEST, sampling_error
 
 tabulate.MIN_PADDING = 0  # no extra space around headers
 
@@ -75,7 +75,7 @@ def headline_table(comparison: Json) -> str:
     rows = [row for row in comparison["results"] if row["headline"]]
     notes = ["; ".join(filter(None, [row["ours_is"], row["interpretation"]])) for row in rows]
     lines = [
-        [*line, f"{interval(row)} ({row['runs']})" if row["interval"] else "one run" if row["runs"] else NOTHING]
+        [*line, f"{interval(row)} ({row['runs']})" if row["interval"] else few(row["runs"])]
         for line, row in zip(number_lines(rows, notes), rows, strict=True)
     ]
     return table([*NUMBERS, "Interval (runs)"], lines, right=4)
@@ -119,6 +119,11 @@ def remark(row: Json) -> str:
     return ". ".join(text[0].upper() + text[1:] for text in parts + reasons(row))
 
 
+def few(runs: int) -> str:
+    """How many runs a number without an interval is of."""
+    return f"{runs} runs" if runs > 1 else "one run" if runs else NOTHING
+
+
 def interval(row: Json) -> str:
     """The 95 % prediction interval of a number that has one."""
     return "\N{EN DASH}".join(f"{end:,.{DIGITS[row['unit']]}f}" for end in row["interval"])
@@ -160,18 +165,23 @@ def claims_list(claims: list[Json]) -> str:
     lines = []
     for number, claim in enumerate(claims, start=1):
         lines.append(
-            wrap(f"{number}. **{claim['verdict'].capitalize()}:** {claim['says']} ({claim['where']})", indent=3)
+            wrap(f"{number}. **{claim['verdict'].capitalize()}:** {claim['says']} ({place_of(claim)})", indent=3)
         )
         lines += [wrap(f"   - {part['what']}: {estimate(part)}", indent=5) for part in claim["parts"]]
     return "\n".join(lines)
+
+
+def place_of(claim: Json) -> str:
+    """Where the paper claims it, and which interpretation's runs judge it where the paper leaves the settings open."""
+    read_as = f"; judged as `{claim['interpretation']}`" if claim["interpretation"] else ""
+    return f"{claim['where']}{read_as}"
 
 
 def estimate(part: Json) -> str:
     """A mean with its interval, of how many runs, and what would tell."""
     if part["mean"] is None:
         return "not measured yet"
-    unit = "pair" if part["paired"] else "run"
-    runs = f"{part['runs']} {unit}{'' if part['runs'] == 1 else 's'}"
+    runs = runs_of(part)
     shown = "" if part["counts"] else "; does not count"
     largest = max(abs(part[end]) for end in ("mean", "low", "high") if part[end] is not None)
     form = "+.4f" if largest < 1 else "+,.1f"  # a share or a loss, or epochs, steps and seconds
@@ -179,17 +189,39 @@ def estimate(part: Json) -> str:
         return f"{part['mean']:{form}} ({runs}, no interval){shown}"
     text = f"{part['mean']:{form}}, from {part['low']:{form}} to {part['high']:{form}} ({runs}){shown}"
     if other := part["other_images"]:
-        text += (
-            f"; for other images too, from {other['low']:{form}} to {other['high']:{form}} ({other['runs']} {unit}s)"
-        )
+        of_these = counted(other["runs"], unit_of(part))
+        text += f"; for other images too, from {other['low']:{form}} to {other['high']:{form}} ({of_these})"
+    return text + what_would_tell(part)
+
+
+def runs_of(part: Json) -> str:
+    """How many runs or pairs a part of a claim rests on, and of how many seeds where that is another number."""
+    seeds = "" if part["seeds"] == part["runs"] else f" of {counted(part['seeds'], 'seed')}"
+    return counted(part["runs"], unit_of(part)) + seeds
+
+
+def what_would_tell(part: Json) -> str:
+    """What a part of a claim that cannot tell would need; nothing where that is not known."""
+    if part["missed"]:
+        return f"; no verdict, because {counted(part['missed'], 'run')} never got there"
+    if part["seeds"] < FEWEST <= part["runs"]:
+        return f"; a verdict needs {FEWEST} seeds"
     needed = part["runs_needed"]
-    return f"{text}; about {needed} {unit}s would tell" if needed else text
+    return f"; about {counted(needed, unit_of(part))} would tell" if needed else ""
+
+
+def unit_of(part: Json) -> str:
+    return "pair" if part["paired"] else "run"
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def missing_runs(names: list[str]) -> str:
     """The configurations of runs, with the number of seeds of each."""
     counts = Counter(name.rpartition("-seed")[0] for name in names)
-    return ", ".join(f"{name} ({count} seed{'' if count == 1 else 's'})" for name, count in counts.items())
+    return ", ".join(f"{name} ({counted(count, 'seed')})" for name, count in counts.items())
 
 
 def finding(grid: Json) -> str:
@@ -230,10 +262,16 @@ def grid_table(grid: Json, shown: str) -> str:
     lines = [["the paper", *(printed(row["paper"], unit).removesuffix(" %") for row in rows), "", ""]]
     for found in grid["interpretations"]:
         numbers = [found["numbers"][row["id"]] for row in rows]
-        texts = [measured(number["ours"], unit).removesuffix(" %") if number else NOTHING for number in numbers]
+        texts = [mean_of_runs(number, unit) if number else NOTHING for number in numbers]
         runs = sum(number["runs"] for number in numbers if number)
         lines.append([found["name"], *texts, f"{found['distance'][unit]:.{DIGITS[unit]}f}", str(runs)])
     return table(["Interpretation", *cells, "Distance", "Runs"], lines, right=len(cells) + 2)
+
+
+def mean_of_runs(number: Json, unit: str) -> str:
+    """A number of ours in a cell of a grid, and of how many runs it is the mean where that is not one."""
+    runs = f" ({number['runs']})" if number["runs"] > 1 else ""
+    return f"{measured(number['ours'], unit).removesuffix(' %')}{runs}"
 
 
 def kept(runs: list[list[int]]) -> str:

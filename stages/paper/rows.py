@@ -76,7 +76,7 @@ def measure(address: str, unit: str, runs: list[Run]) -> Json:
 
     Returns:
         `ours` is the mean of the `values`, one for each of the `seeds`, and `runs` is how many there are. From two runs
-        on, `spread` is their standard deviation and `interval` the 95 % prediction interval for one more run.
+        on, `spread` is their standard deviation; from three, `interval` is the 95 % prediction interval for one more.
         `difference` and `inside` are for the caller, who knows the paper's number.
     """
     found = [(run, value) for run in runs if (value := run.look_up(address)) is not None]

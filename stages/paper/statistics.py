@@ -2,7 +2,7 @@
 
 All intervals are two-sided 95 % intervals. Those over runs are of Student's t distribution, which holds for few runs
 whose results scatter about normally. They say nothing about other images, because every run is scored on the same test
-set; the bootstrap over images does.
+set; `for_other_images` does.
 """
 
 import math
@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 LEVEL = 0.95
+FEWEST = 3  # runs that a prediction interval, and seeds that a verdict, may rest on
 MOST_RUNS = 1000  # that `runs_needed` looks at
 RESAMPLES = 2000
 
@@ -35,9 +36,9 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
         values: One result for each of n runs that differ in their seed alone.
 
     Returns:
-        The two ends, or None for fewer than two runs.
+        The two ends, or None for fewer than FEWEST runs: that of two reaches 11 times their distance to either side.
     """
-    if len(values) < 2:
+    if len(values) < FEWEST:
         return None
     half = _quantile(len(values) - 1) * stdev(values) * math.sqrt(1 + 1 / len(values))
     return mean(values) - half, mean(values) + half
@@ -110,27 +111,27 @@ def image_weights(images: int) -> np.ndarray:
     return np.stack([*samples]).astype(np.float64)
 
 
-def bootstrap_difference(first: np.ndarray, second: np.ndarray, paired: bool) -> tuple[float, float]:
-    """The difference of two configurations' means for other images and other seeds, `first` less `second`.
+def for_other_images(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> tuple[float, float] | None:
+    """The interval of a difference of two configurations for other seeds and other images.
 
-    A percentile bootstrap (Efron and Tibshirani, 1993, chapter 13): each resample draws the images, the same for all
-    runs, and then the runs.
+    The runs' scatter and that of the images are independent errors, so their half widths add up in squares: that of
+    Student's t, which knows how few the runs are, and that of a bootstrap over the images, the same for all runs, with
+    its standard error (Efron and Tibshirani, 1993, chapter 6). To draw the runs again as well would be too narrow,
+    because of a few runs a bootstrap does not see how uncertain their scatter is.
 
     Args:
+        estimate: The difference of the same runs, `first` less `second`.
         first: A number of each run in each sample of `image_weights`: (runs, RESAMPLES).
-        second: Likewise; of as many runs if they are paired.
-        paired: Whether row i of both is a pair, which is drawn as one.
+        second: Likewise.
 
     Returns:
-        The two ends.
+        The two ends, or None where the runs have no interval.
     """
-    random, columns = np.random.default_rng(1), np.arange(RESAMPLES)
-    rows = [random.integers(len(runs), size=(len(runs), RESAMPLES)) for runs in (first, second)]
-    if paired:
-        rows[1] = rows[0]
-    means = [runs[chosen, columns].mean(axis=0) for runs, chosen in zip((first, second), rows, strict=True)]
-    low, high = np.percentile(means[0] - means[1], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return float(low), float(high)
+    if estimate.low is None:
+        return None
+    of_images = float(norm.ppf((1 + LEVEL) / 2)) * float(np.std(first.mean(axis=0) - second.mean(axis=0), ddof=1))
+    half = math.hypot(estimate.mean - estimate.low, of_images)
+    return estimate.mean - half, estimate.mean + half
 
 
 def _quantile(freedom: float) -> float:

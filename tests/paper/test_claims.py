@@ -25,6 +25,7 @@ from stages.paper.claims import (
     load_claims,
     steps_of,
 )
+from stages.paper.markdown import estimate
 from stages.paper.numbers import load_numbers
 from stages.paper.ours import Run
 from tests.support.made_up_results import collected, compared, write_results
@@ -35,13 +36,17 @@ def run(accuracy: float = 0.8, seed: int = 1, curve: dict[int, float] | None = N
     return Evidence({"seed": seed}, {"test.accuracy": accuracy, **scores}, curve or {})
 
 
+def seeds(*accuracies: float) -> list[Evidence]:
+    return [run(accuracy, seed) for seed, accuracy in enumerate(accuracies)]
+
+
 def claim(needs: str = "all", **part: Any) -> Claim:
     given = {"what": "x", "value": {"score": "test.accuracy"}, "of": "a", "less": "b", "supports": "above"} | part
     return Claim(id="c", where="here", says="x", needs=needs, parts=[given])
 
 
 def verdict(a: list[float], b: list[float], **part: Any) -> str:
-    runs = {name: [run(value, seed) for seed, value in enumerate(values)] for name, values in (("a", a), ("b", b))}
+    runs = {"a": seeds(*a), "b": seeds(*b)}
     return judge(claim(**part), runs.__getitem__, NO_TEST_SET)["verdict"]
 
 
@@ -80,10 +85,69 @@ def test_a_margin_says_what_is_not_much() -> None:
 
 @pytest.mark.parametrize(("margin", "told"), [(0.0, True), (0.01, False)])
 def test_the_runs_that_would_tell_are_not_known_for_a_margin(margin: float, told: bool) -> None:
-    runs = {name: [run(value) for value in values] for name, values in (("a", [0.80, 0.82, 0.81]), ("b", LOW))}
+    runs = {"a": seeds(0.80, 0.82, 0.81), "b": seeds(*LOW)}
     (part,) = judge(claim(margin=margin), runs.__getitem__, NO_TEST_SET)["parts"]
     assert part["says"] == CANNOT_TELL
     assert (part["runs_needed"] is not None) is told
+
+
+def part_of(a: list[Evidence], b: list[Evidence], **part: Any) -> dict[str, Any]:
+    (judged,) = judge(claim(**part), {"a": a, "b": b}.__getitem__, NO_TEST_SET)["parts"]
+    return judged
+
+
+def test_more_runs_would_not_tell_where_the_mean_is_on_the_side_that_decides_nothing() -> None:
+    wrong = part_of(seeds(0.79, 0.81, 0.80), seeds(0.805, 0.80, 0.81))
+    assert (wrong["says"], wrong["runs_needed"]) == (CANNOT_TELL, None)
+    assert part_of(seeds(0.805, 0.80, 0.81), seeds(0.79, 0.81, 0.80))["runs_needed"] > 3
+    assert part_of(seeds(0.79, 0.81, 0.80), seeds(0.805, 0.80, 0.81), contradicts="below")["runs_needed"] > 3
+
+
+def test_pairs_of_two_seeds_give_no_verdict_however_many_they_are() -> None:
+    def runs(*accuracies: float) -> list[Evidence]:
+        cells = [(seed, size) for seed in (1, 2) for size in (64, 128)]
+        return [
+            Evidence({"seed": seed, "batch_size": size}, {"test.accuracy": accuracy})
+            for (seed, size), accuracy in zip(cells, accuracies, strict=True)
+        ]
+
+    part = part_of(runs(0.86, 0.85, 0.86, 0.85), runs(0.84, 0.83, 0.841, 0.831), paired_by=["seed", "batch_size"])
+    assert part["low"] > 0
+    assert (part["runs"], part["seeds"], part["says"], part["runs_needed"]) == (4, 2, CANNOT_TELL, None)
+    assert "(4 pairs of 2 seeds); a verdict needs 3 seeds" in estimate(part)
+
+
+def test_a_run_that_never_gets_to_the_goal_leaves_no_verdict() -> None:
+    """The slowest run is not left out as if it did not exist."""
+
+    def runs(*epochs: int | None) -> list[Evidence]:
+        return [
+            run(seed=seed, curve={epoch: 0.8 if epoch == reached else 0.5 for epoch in range(1, 9)})
+            for seed, reached in enumerate(epochs)
+        ]
+
+    goal = {"value": {"epochs_to": 0.75}, "supports": "below", "paired_by": ["seed"]}
+    assert part_of(runs(2, 3, 2, 3), runs(6, 7, 6, 8), **goal)["says"] == SUPPORTED
+    part = part_of(runs(2, 3, 2, None), runs(6, 7, 6, 8), **goal)
+    assert (part["runs"], part["missed"], part["says"]) == (3, 1, CANNOT_TELL)
+    assert "no verdict, because 1 run never got there" in estimate(part)
+
+
+def test_seconds_are_compared_on_one_machine() -> None:
+    def runs(*machines: str) -> list[Evidence]:
+        return [
+            replace(run(seed=seed, curve={1: 0.8}), seconds=10.0, machine=(machine, "cpu", 2))
+            for seed, machine in enumerate(machines)
+        ]
+
+    part = {"value": {"seconds_to": 0.75}, "paired_by": ["seed"]}
+    assert part_of(runs("one", "one", "other"), runs("one", "other", "other"), **part)["runs"] == 2
+    assert part_of(runs("one"), runs("other"), **part)["mean"] is None
+
+
+def test_a_claim_rests_on_a_part_that_counts() -> None:
+    with pytest.raises(ValueError, match="needs a part that counts"):
+        claim(counts=False)
 
 
 def test_a_part_that_does_not_count_is_shown_alone() -> None:
@@ -92,7 +156,7 @@ def test_a_part_that_does_not_count_is_shown_alone() -> None:
         {"what": "y", "value": {"score": "test.accuracy"}, "of": "b", "less": "a", "supports": "above"}
         | {"contradicts": "below", "counts": False},
     ]
-    runs = {name: [run(value) for value in values] for name, values in (("a", HIGH), ("b", LOW))}
+    runs = {"a": seeds(*HIGH), "b": seeds(*LOW)}
     judged = judge(Claim(id="c", where="here", says="x", parts=parts), runs.__getitem__, NO_TEST_SET)
     assert judged["verdict"] == SUPPORTED
     assert [part["says"] for part in judged["parts"]] == [SUPPORTED, NOT_SUPPORTED]
@@ -103,7 +167,7 @@ def test_any_part_can_carry_a_claim_that_needs_one() -> None:
         {"what": "x", "value": {"dip_at": at}, "of": "a", "supports": "below", "contradicts": "above"} for at in (2, 3)
     ]
     curves = [{1: 0.5, 2: 0.7, 3: 0.6 + step, 4: 0.8, 5: 0.8} for step in (0.0, 0.001, 0.002)]
-    runs = [run(curve=curve) for curve in curves]
+    runs = [run(seed=seed, curve=curve) for seed, curve in enumerate(curves)]
     one = Claim(id="c", where="here", says="x", needs="any", parts=parts)
     assert judge(one, lambda _: runs, NO_TEST_SET)["verdict"] == SUPPORTED
     every = one.model_copy(update={"needs": "all"})
@@ -213,8 +277,8 @@ def test_kept_predictions_speak_of_other_images(workdir: Path) -> None:
     other = part["other_images"]
     assert other["runs"] == 2
     assert other["low"] < 0.05 < other["high"]
-    # Of two independent models' difference, a standard error of 0.0058 for one pair and 0.0041 for two.
-    assert 2 * 1.96 * 0.0041 < other["high"] - other["low"] < 2.5 * 1.96 * 0.0058
+    # Both pairs differ by 0.05, so the runs add nothing; the standard error of two independent pairs is 0.0041.
+    assert other["high"] - other["low"] == pytest.approx(2 * 1.96 * 0.0041, rel=0.1)
     assert (part["runs"], part["says"]) == (3, SUPPORTED)
 
 

@@ -139,11 +139,17 @@ def test_several_runs_have_the_prediction_interval_of_one_more() -> None:
     assert f"{row['interval'][0]:.2f}\N{EN DASH}{row['interval'][1]:.2f} |" in comparison_text()
 
 
-@pytest.mark.parametrize(("accuracies", "inside"), [((0.8070, 0.8080), True), ((0.70, 0.7001), False)])
-def test_a_printed_number_is_inside_or_outside(accuracies: tuple[float, float], inside: bool) -> None:
+@pytest.mark.parametrize(
+    ("accuracies", "inside"),
+    [((0.8070, 0.8080, 0.8075), True), ((0.70, 0.7001, 0.7002), False), ((0.8070, 0.8080), None)],
+)
+def test_a_printed_number_is_inside_or_outside(accuracies: tuple[float, ...], inside: bool | None) -> None:
+    """Of two runs it is neither: their interval would hold nearly everything."""
     change_json("metrics/keras_cnn.json", "test.accuracy", accuracies[0])
-    write_runs([collected(64, 0.3, accuracies[1], 8)])
-    assert compared()["T1.keras.acc"]["inside"] is inside
+    write_runs([collected(64, 0.3, accuracy, seed) for seed, accuracy in enumerate(accuracies[1:], start=8)])
+    row = compared()["T1.keras.acc"]
+    assert row["inside"] is inside
+    assert row["spread"] > 0
 
 
 def test_one_run_has_no_interval() -> None:

@@ -6,7 +6,7 @@ from scipy import stats
 
 from stages.paper.statistics import (
     RESAMPLES,
-    bootstrap_difference,
+    for_other_images,
     image_weights,
     mean_estimate,
     paired_difference,
@@ -22,7 +22,8 @@ def test_the_prediction_interval_is_for_one_more_run() -> None:
     low, high = prediction_interval(VALUES)  # type: ignore[misc]
     half = 2.776445 * np.std(VALUES, ddof=1) * np.sqrt(1.2)  # t of 4 degrees of freedom
     assert (low, high) == pytest.approx((np.mean(VALUES) - half, np.mean(VALUES) + half), rel=1e-6)
-    assert prediction_interval(VALUES[:1]) is None
+    assert prediction_interval(VALUES[:3]) is not None
+    assert prediction_interval(VALUES[:2]) is None
 
 
 def test_the_prediction_interval_holds_95_percent_of_further_runs() -> None:
@@ -74,21 +75,37 @@ def test_the_sampling_error_is_binomial() -> None:
     assert sampling_error(0.8075, 10_000) == pytest.approx(0.00773, abs=5e-6)
 
 
-def test_the_bootstrap_finds_the_standard_error_of_a_difference() -> None:
-    """Of one pair of runs only the images are drawn: the interval is that of a paired difference of proportions."""
-    random = np.random.default_rng(3)
-    right = random.random((2, 2000)) < np.array([[0.8], [0.75]])
-    samples = [image_weights(2000) @ row[:, None] / 2000 for row in right]
-    low, high = bootstrap_difference(samples[0].T, samples[1].T, paired=True)
+def samples_of(right: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The accuracy of each run, (runs, images) of whether it was right, in each sample of images."""
+    return right @ weights.T / right.shape[1]
+
+
+def test_other_images_add_the_standard_error_of_a_paired_difference() -> None:
+    """Runs without scatter of their own leave that of the images: two classifiers' difference on the same images."""
+    right = np.random.default_rng(3).random((2, 2000)) < np.array([[0.8], [0.75]])
+    first, second = (samples_of(np.stack([row] * 3), image_weights(2000)) for row in right)
     difference = right[0].astype(float) - right[1]
+    low, high = for_other_images(mean_estimate([difference.mean()] * 3), first, second)  # type: ignore[misc]
     half = 1.96 * difference.std() / 2000**0.5
-    assert (low, high) == pytest.approx((difference.mean() - half, difference.mean() + half), abs=0.1 * half)
+    assert (low, high) == pytest.approx((difference.mean() - half, difference.mean() + half), abs=0.05 * half)
 
 
-def test_the_bootstrap_draws_runs_too_and_pairs_together() -> None:
-    seeds = np.array([0.0, 0.1, 0.2, 0.3])
-    first = np.repeat(seeds[:, None], RESAMPLES, axis=1)
-    low, high = bootstrap_difference(first + 0.01, first, paired=True)
-    assert (low, high) == pytest.approx((0.01, 0.01))
-    low, high = bootstrap_difference(first + 0.01, first, paired=False)
-    assert low < -0.1 < 0.1 < high
+def test_an_interval_for_other_images_is_never_narrower_than_that_of_the_runs() -> None:
+    estimate = mean_estimate([0.01, 0.03])
+    alike = np.full((2, RESAMPLES), 0.8)
+    assert for_other_images(estimate, alike + 0.02, alike) == pytest.approx((estimate.low, estimate.high))
+    assert for_other_images(mean_estimate([0.01]), alike[:1], alike[:1]) is None
+
+
+def test_it_holds_95_percent_of_the_differences_on_other_images_with_other_seeds() -> None:
+    """200 experiments of five pairs of runs on 400 images, whose true difference is three points."""
+    random, weights = np.random.default_rng(5), image_weights(400)
+    inside = []
+    for _ in range(200):
+        ease, seeds = random.uniform(0.4, 0.9, 400), random.normal([[0.03], [0.0]], 0.015, (2, 5))
+        right = random.random((2, 5, 400)) < ease + seeds[..., None]
+        differences = right[0].mean(axis=1) - right[1].mean(axis=1)
+        ends = for_other_images(mean_estimate(list(differences)), *(samples_of(runs, weights) for runs in right))
+        assert ends is not None
+        inside.append(ends[0] <= 0.03 <= ends[1])
+    assert 0.93 <= np.mean(inside) <= 1

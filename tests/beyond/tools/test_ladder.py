@@ -1,5 +1,6 @@
 """The ladder: its plan and budgets, and a run through the real `dvc` that is collected."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from beyond.ladder.plan import EXPERIMENTS, KINDS, all_runs, load_ladder, settin
 from beyond.recipe.cost import CIFAR10_IMAGES, training_flop
 from beyond.tools import ladder
 from stages.common.errors import ExpectedError
-from stages.common.files import read_rows
+from stages.common.files import flat, read_rows
+from stages.experiments.origin import Origin
 from stages.experiments.predictions import read_predictions
 from tests.support.beyond import small_repository
 from tests.support.stage_runs import ROOT
@@ -58,6 +60,27 @@ def test_a_plan_that_breaks_a_rule_is_refused(committed: Path, change: dict, mes
 
     with pytest.raises(ExpectedError, match=message):
         check()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 5}, "ladder-0.03-seed1 was run with epochs 5, not 6; remove its row, or change that back"),
+        ({"test_augmented.views": 1}, "was run with test_augmented.views 1, not 6"),
+        ({"data": "other"}, "was run with data other, not here"),
+        ({"name": "ladder-9-seed1"}, "has ladder-9-seed1, which beyond/experiments.yaml does not name"),
+    ],
+)
+def test_a_row_of_other_settings_or_data_is_refused(committed: Path, change: dict, message: str) -> None:
+    """One budget has one mean: a row stays where its settings changed, and would be pooled with new ones."""
+    runs = all_runs(load_ladder())
+    run = runs["ladder-0.03-seed1"]
+    settings = settings_of(run.overrides)
+    row = flat(settings.model_dump(exclude={"evaluate"})) | {"test_augmented.views": settings.evaluate.views}
+    row |= {"name": run.name, "data": "here"}
+    ladder.check_rows({run.name: row}, runs, Origin("code", "here"))
+    with pytest.raises(ExpectedError, match=re.escape(message)):
+        ladder.check_rows({(row | change)["name"]: row | change}, runs, Origin("code", "here"))
 
 
 @pytest.mark.pipeline

@@ -76,8 +76,11 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
     for folder in (".search", "beyond/search"):
         (tmp_path / folder).mkdir(parents=True)
 
-    def run(curve: Curve, identity: str = "same", **changes: Any) -> tuple[Any, Trainings]:
+    def run(
+        curve: Curve, identity: str = "same", before: dict[str, str] | None = None, **changes: Any
+    ) -> tuple[Any, Trainings]:
         given, trainings = Search.model_validate(STUDY | changes), Trainings(curve)
+        trainings.records |= before or {}
         monkeypatch.setattr(tool, "run_dvc", trainings.run_dvc)
         monkeypatch.setattr(tool, "accuracies", lambda *_: trainings.so_far)
         monkeypatch.setattr(tool, "experiments_in_git", lambda: {name: [name] for name in trainings.records})
@@ -136,6 +139,47 @@ def test_a_trial_that_was_cut_off_is_tried_again_first(start: Any) -> None:
     rows = read_rows(Path(f"beyond/search/{NAME}.csv"))
     assert sum(int(row["epochs"]) for row in rows) == 20
     assert "2" not in [row["trial"] for row in rows]
+
+
+def test_a_trial_that_ended_before_it_was_told_is_not_trained_again(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "tell", killed)
+        with pytest.raises(KeyboardInterrupt):
+            start(by_dropout)
+    record = json.dumps({"epochs": 2, "validation": {"accuracy": 0.6}})
+    study, trainings = start(by_dropout, before={"search-made_up-0": record})
+    assert study.trials[0].state == optuna.trial.TrialState.COMPLETE
+    assert (study.trials[0].value, study.trials[0].params) == (0.6, COMMITTED)
+    assert trainings.ran[0] == "search-made_up-1"
+    assert len(trainings.ran) == 9
+
+
+def test_steps_leave_no_rounding_error(start: Any) -> None:
+    """0.1 + 2 * 0.1 is not 0.3, and the paper's rows hold for 0.3 alone."""
+    space = {"dropout": {"low": 0.1, "high": 0.4, "step": 0.1}, "batch_size": {"choices": [32, 64]}}
+    study, trainings = start(by_dropout, space=space)
+    assert 0.1 + 2 * 0.1 in {trial.params["dropout"] for trial in study.trials}
+    asked = {part for command in trainings.commands for part in command if "dropout" in part}
+    assert asked <= {f"params.yaml:dropout={value}" for value in (0.1, 0.2, 0.3, 0.4)}
+    assert {row["dropout"] for row in read_rows(Path(f"beyond/search/{NAME}.csv"))} <= {"0.1", "0.2", "0.3", "0.4"}
+
+
+def test_a_study_that_holds_no_images_out_is_refused(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dvc = Trainings.run_dvc
+
+    def without_validation(self: Trainings, name: str, *arguments: Any) -> Any:
+        result = run_dvc(self, name, *arguments)
+        self.records[name] = json.dumps({"epochs": 2, "validation": None})
+        return result
+
+    monkeypatch.setattr(Trainings, "run_dvc", without_validation)
+    with pytest.raises(ExpectedError, match="search-made_up-0 has no validation accuracy"):
+        start(by_dropout)
 
 
 @pytest.mark.parametrize("pruner", [{"kind": "median", "after": 2}, {"kind": "halving", "after": 1}])
