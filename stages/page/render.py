@@ -102,14 +102,13 @@ def summary(comparison: Json) -> str:
         for where, rows in by_place([row for row in results if row["unit"] == "percent"]).items()
         if all(row["difference"] is not None for row in rows)
     }
-    distances = [f"{points:.2f} points ({where})" for where, points in largest.items()]
-    largest_is = f"the largest difference of an accuracy is {joined(distances)}; " if distances else ""
-    verdicts = Counter(claim["verdict"] for claim in found)
-    claims = joined([f"{count} {verdict}" for verdict, count in verdicts.items()])
-    return (
-        f"Of the {len(results)} results that the paper prints, {joined(said)}; {largest_is}"
-        f"and the verdicts on its {len(found)} claims are: {claims}."
-    )
+    clauses = [f"Of the {len(results)} results that the paper prints, {joined(said)}"]
+    if distances := [f"{points:.2f} points ({where})" for where, points in largest.items()]:
+        clauses.append(f"the largest difference of an accuracy is {joined(distances)}")
+    if verdicts := Counter(claim["verdict"] for claim in found):
+        counts = joined([f"{count} {verdict}" for verdict, count in verdicts.items()])
+        clauses.append(f"and the verdicts on its {len(found)} claims are: {counts}")
+    return "; ".join(clauses) + "."
 
 
 def by_place(rows: Sequence[Json]) -> dict[str, list[Json]]:

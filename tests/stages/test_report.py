@@ -15,10 +15,9 @@ from stages.common import paths
 from stages.common.errors import ExpectedError
 from stages.common.files import read_json
 from stages.common.paths import REPORT
-from stages.experiments.table import write_runs
 from stages.page.render import SECTIONS
 from tests.support.browser import PROGRAMS, Browser, chromium
-from tests.support.made_up_results import add_seeds, change_json, collected, write_results
+from tests.support.made_up_results import add_seeds, change_json, write_results
 
 LARGEST = 1_500_000  # bytes
 SYNTHETIC = dict.fromkeys(("dataset", "keras_cnn", "resnet18"), "synthetic")
@@ -144,13 +143,25 @@ def test_a_single_run_has_no_interval(tmp_path: Path, monkeypatch: pytest.Monkey
     assert said in page.sections["reproduced"]
 
 
+def test_a_paper_without_claims_has_a_page_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a new one begins (docs/another-paper.md)."""
+    monkeypatch.chdir(tmp_path)
+    write_results()
+    Path("data/paper/claims.yaml").write_text('{known: "", groups: {}, claims: []}')
+    compare.main()
+    page = write_page()
+    assert "claims" not in page.sections
+    assert re.search(r"points \([^)]+\)\.", page.sections["reproduced"])
+
+
 def test_nor_have_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_results()
-    write_runs([collected(64, 0.3, 0.80, 8)])
+    add_seeds(8)
+    compare.main()
     page = write_page()
     assert "two runs" in page.sections["tables"]
-    assert "3 stand beside two runs of ours, too few for an interval" in page.sections["reproduced"]
+    assert "stand beside two runs of ours, too few for an interval" in page.sections["reproduced"]
 
 
 def test_it_needs_nothing_but_itself(page: Page) -> None:
