@@ -26,9 +26,9 @@ def table(results: Json) -> str:
         sections += [f"On a GPU: {gpu}." if isinstance(gpu, str) else f"On a GPU, {gpu['name']}:"]
         sections += [] if isinstance(gpu, str) else [throughput_table(gpu["throughput"])]
         sections += [
-            "**Distance to the limit.** `operations` are those of our step, out of the plain network's. `least time` "
-            "is what ours take at the rate of large matrix products, and `share` is its part of our step. `layers` is "
-            "the time of the step's convolutions and dense layers alone, as the framework computes them."
+            "**Distance to the limit.** `operations`: of our step, and of the plain network's. `least time`: of our "
+            "operations at the rate of large matrix products. `share`: the least time divided by the time of our step. "
+            "`layers`: the time of the step's convolutions and dense layers alone, as the framework computes them."
         ]
         sections += [limit_table(results["limit"])]
     if "pipeline" in results:
