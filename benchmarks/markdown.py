@@ -26,9 +26,10 @@ def table(results: Json) -> str:
         sections += [f"On a GPU: {gpu}." if isinstance(gpu, str) else f"On a GPU, {gpu['name']}:"]
         sections += [] if isinstance(gpu, str) else [throughput_table(gpu["throughput"])]
         sections += [
-            "**Distance to the limit.** `operations`: of our step, and of the plain network's. `least time`: of our "
-            "operations at the rate of large matrix products. `share`: the least time divided by the time of our step. "
-            "`layers`: the time of the step's convolutions and dense layers alone, as the framework computes them."
+            "**Distance to the limit.** `operations`: of our step, out of those of the plain network's. `least time`: "
+            "of our operations at the rate of large matrix products. `share`: the least time divided by the time of "
+            "our step. `layers`: the time of the step's convolutions and dense layers alone, as the framework computes "
+            "them."
         ]
         sections += [limit_table(results["limit"])]
     if "pipeline" in results:
@@ -104,7 +105,7 @@ def pipeline_table(measured: Json, full_runs: Json) -> str:
         ["`dvc repro` with nothing to do", seconds(measured["repro_with_nothing_to_do_seconds"]), NOTHING],
         [
             "`dvc exp run -S dropout=0.4`, until it trains",
-            seconds(measured["experiment_until_training_seconds"]),
+            NOTHING if (begun := measured["experiment_until_training_seconds"]) is None else seconds(begun),
             NOTHING,
         ],
     ]

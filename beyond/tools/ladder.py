@@ -93,7 +93,7 @@ def check_cost(run: Run) -> None:
 
 
 def check_rows(rows: dict[str, Json], runs: dict[str, Run], present: Origin) -> None:
-    """Stop if a row is not of a run as it would be made now: the page gives one mean for all of a budget.
+    """Stop if a row is of other settings or data than a run that starts now: the page gives one mean for a budget.
 
     Raises:
         ExpectedError: A row is of a run that is not named, of other settings, or of other data.

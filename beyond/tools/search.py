@@ -203,9 +203,6 @@ def open_study(name: str, search: Search, committed: dict[str, Any]) -> optuna.S
     if not study.trials and fits(committed, search):
         study.enqueue_trial(committed, user_attrs={"note": COMMITTED})
     for trial in study.get_trials(states=[TrialState.RUNNING]):
-        if found := finished(experiment_of(name, trial), search):  # it had ended, and was not told yet
-            study.tell(trial.number, found[1])
-            continue
         note = {name: value for name, value in trial.user_attrs.items() if name == "note"}
         study.enqueue_trial(trial.params, user_attrs=note | {"again": trial.number})
         study.tell(trial.number, state=TrialState.FAIL)
@@ -279,7 +276,7 @@ def work(
     while not ending.is_set() and (spent := epochs_spent(study)) < search.epochs:
         say(f"{name}: {spent} of {search.epochs} epochs are spent")
         trial = study.ask({key: given.distribution() for key, given in search.space.items()})
-        state, value = run_trial(experiment_of(name, trial), trial, search, active)
+        state, value = run_trial(f"search-{name}-{trial.number}", trial, search, active)
         if state == TrialState.FAIL and ending.is_set():  # cut off: it is tried again when the search goes on
             return
         study.tell(trial, value, state)
@@ -307,7 +304,6 @@ def run_trial(
     options = [part for override in overrides for part in ("-S", f"{search.parameters}:{override}")]
     command = ["exp", "run", "--temp", "--name", experiment, *options, search.target]
     say(f"{experiment}: {' '.join(overrides)}")
-    trial.set_user_attr("experiment", experiment)
     pruned = threading.Event()
     reported: list[float] = []
 
@@ -326,11 +322,14 @@ def run_trial(
         if status == 0 or pruned.is_set() or not any(BUSY in line for line in last_lines):
             break
     if status == 0:  # also where the pruner came too late
-        found = finished(experiment, search)
-        assert found is not None
-        trial.set_user_attr("epochs", found[0])
-        say(f"{experiment}: validation accuracy {found[1]}")
-        return TrialState.COMPLETE, found[1]
+        record = json.loads(file_in(experiments_in_git()[experiment][0], search.record))
+        accuracy = (record["validation"] or {}).get("accuracy")
+        if accuracy is None:
+            raise ExpectedError(f"{experiment} has no validation accuracy: {SEARCHES} has to hold images out")
+        trial.set_user_attr("epochs", record["epochs"])
+        trial.set_user_attr("experiment", experiment)
+        say(f"{experiment}: validation accuracy {accuracy}")
+        return TrialState.COMPLETE, accuracy
     if pruned.is_set():
         say(f"{experiment}: ended by the pruner after epoch {len(reported)}")
         return TrialState.PRUNED, None
@@ -338,30 +337,9 @@ def run_trial(
     return TrialState.FAIL, None
 
 
-def experiment_of(study: str, trial: optuna.Trial | optuna.trial.FrozenTrial) -> str:
-    """The name of a trial's experiment."""
-    return f"search-{study}-{trial.number}"
-
-
 def short(value: Any) -> Any:
     """A value without the rounding error of Optuna's steps: 0.1 + 2 * 0.1 is 0.30000000000000004."""
     return float(f"{value:.10g}") if isinstance(value, float) else value
-
-
-def finished(experiment: str, search: Search) -> tuple[int, float] | None:
-    """The epochs and the objective of an experiment; None if there is no such experiment.
-
-    Raises:
-        ExpectedError: It held no images out.
-    """
-    commits = experiments_in_git().get(experiment)
-    if not commits:
-        return None
-    record = json.loads(file_in(commits[0], search.record))
-    accuracy = (record["validation"] or {}).get("accuracy")
-    if accuracy is None:
-        raise ExpectedError(f"{experiment} has no validation accuracy: {SEARCHES} has to hold images out")
-    return record["epochs"], accuracy
 
 
 def accuracies(dvc: int, history: str) -> list[float]:
@@ -389,7 +367,7 @@ def export(name: str, study: optuna.Study, search: Search) -> None:
             "state": trial.state.name.lower(),
             "validation_accuracy": trial.value if trial.state == TrialState.COMPLETE else None,
             "epochs": trial.user_attrs.get("epochs", 0),
-            "experiment": trial.user_attrs.get("experiment") if trial.state == TrialState.COMPLETE else None,
+            "experiment": trial.user_attrs.get("experiment"),
             "note": trial.user_attrs.get("note"),
             **{key: short(value) for key, value in trial.params.items()},
         }

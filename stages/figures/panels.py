@@ -4,6 +4,7 @@ Nothing here knows whether it is drawn into a PNG of a README or into the page o
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def draw_forest(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def reach(number: Mapping[str, Any]) -> np.ndarray:
-    """How far the prediction interval reaches below and above a number of ours, (2, 1); 0 where one run has none."""
+    """How far the prediction interval reaches below and above a number of ours, (2, 1); 0 where it has none."""
     low, high = number.get("interval") or (number["ours"], number["ours"])
     return np.array([[number["ours"] - low], [high - number["ours"]]])
 
@@ -177,7 +178,7 @@ def draw_readings(axes: Axes, grid: Mapping[str, Any]) -> None:
     labelled = set()
     for place, found in enumerate(grid["interpretations"]):
         gaps = []
-        for row, color, marker in zip(rates, COLOURS, MARKERS, strict=False):
+        for row, color, marker in zip(rates, cycle(COLOURS), cycle(MARKERS), strict=False):
             if not (number := found["numbers"][row["id"]]):
                 continue
             differences = [value - row["paper"] for value in number["values"]]
@@ -245,7 +246,8 @@ def draw_reliability(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarr
         curves: For each model its bins' mean confidence and share of right answers, (bins,) each.
     """
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="as sure as right")
-    for (name, (confidence, accuracy)), color, marker in zip(curves.items(), (BLUE, RED, GREEN), "o^D", strict=True):
+    looks = zip(curves.items(), cycle((BLUE, RED, GREEN)), cycle("o^D"), strict=False)
+    for (name, (confidence, accuracy)), color, marker in looks:
         axes.plot(confidence, accuracy, color=color, marker=marker, markersize=4, linewidth=1.2, label=name)
     axes.set_xlabel("confidence (probability of the predicted class)")
     axes.set_ylabel("share of right answers")

@@ -65,7 +65,7 @@ def learning(name: str, model: Model, runs: Sequence[Trained], compared: bool) -
         draw_learning(axes, quantity, histories, kept, paper)
         legend(figure, 2 if paper else 3)
         said = ", ".join(
-            f"{part} from {values[:, 0].mean():.3f} to {values[:, -1].mean():.3f}"
+            f"{part} from {values[0, 0]:.3f} to {values[0][~np.isnan(values[0])][-1]:.3f}"
             for part, column in (("training", "train"), ("validation", "val"))
             if not np.isnan(values := stacked(histories, f"{column}_{quantity}")[1][:1]).all()
         )

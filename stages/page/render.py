@@ -18,8 +18,8 @@ from stages.paper.markdown import (
     DIGITS,
     counted,
     finding,
+    form_of,
     measured,
-    place_of,
     plain,
     printed,
     runs_of,
@@ -58,7 +58,7 @@ def render(content: Json) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (measured, part_figures, part_verdict, place, place_of, printed, share, signed, spread_of_runs)
+    filters = (measured, part_figures, part_verdict, place, printed, share, signed, spread_of_runs)
     environment.filters |= {function.__name__: function for function in filters}
     css = (HERE / "style.css").read_text(encoding="utf-8")
     page = environment.get_template("report.html.jinja").render(content, css=css, sections=sections(content))
@@ -176,8 +176,8 @@ def spread_of_runs(row: Json) -> str:
 def part_figures(part: Json) -> str:
     """The mean of a part of a claim, its interval over runs and over other images, and how many runs are behind it."""
     if part["mean"] is None:
-        return "not measured yet"
-    form = "+.4f" if abs(part["mean"]) < 1 else "+,.1f"  # a share or a loss; or epochs, steps and seconds
+        return "no value" if part["missed"] else "not measured yet"
+    form = form_of(part)
     mean, *ends = (part[name] if part[name] is None else f"{part[name]:{form}}" for name in ("mean", "low", "high"))
     runs = runs_of(part)
     if None in ends:

@@ -281,14 +281,14 @@ def judge(claim: Claim, runs_of: Callable[[str], Sequence[Evidence]], test_set: 
 
 
 def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_set: TestSet) -> dict[str, Any]:
-    groups = [runs_of(name) for name in (part.of, part.less) if name]
-    missed = sum(part.value.missed_by(run) for group in groups for run in group)
-    first = _keyed(part, groups[0])
-    second = _keyed(part, groups[1]) if part.less else None
-    if second is not None and part.paired_by:
-        first, second = ({key: runs[key] for key in first if key in second} for runs in (first, second))
-    estimate = _estimate(part, first, second)
-    seeds = min(len({run.parameters["seed"] for run in runs.values()}) for runs in (first, second) if runs is not None)
+    groups = _pairs(part, [_keyed(part, name, runs_of(name)) for name in (part.of, part.less) if name])
+    missed = sum(part.value.missed_by(run) for group in groups for run in group.values())
+    groups = _pairs(
+        part,
+        [{key: run for key, run in group.items() if part.value.of(run) is not None} for group in groups],
+    )
+    estimate = _estimate(part, groups)
+    seeds = min(len({run.parameters["seed"] for run in group.values()}) for group in groups)
     says, needed = CANNOT_TELL, None
     if estimate is not None and estimate.low is not None and estimate.high is not None:
         enough = seeds >= FEWEST and not missed
@@ -296,11 +296,8 @@ def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_s
             says = SUPPORTED
         elif enough and part.contradicts and _lies(part.contradicts, part.margin, estimate.low, estimate.high):
             says = NOT_SUPPORTED
-        else:
-            # `estimate.needed` is about an interval that leaves out 0, which a margin moves, on the side of the mean.
-            decides = part.contradicts is not None or _lies(part.supports, 0, estimate.mean, estimate.mean)
-            needed = max(estimate.needed, FEWEST) if estimate.needed and decides and not part.margin else None
-            needed = needed if needed and needed > estimate.runs and not missed else None
+        elif not missed:
+            needed = _runs_needed(part, estimate, seeds)
     numbers = {name: getattr(estimate, name, None) for name in ("mean", "low", "high")}
     return {
         "what": part.what,
@@ -312,31 +309,58 @@ def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_s
         "counts": part.counts,
         "says": says,
         "runs_needed": needed,
-        "other_images": _other_images(part, first, second, test_set),
+        "other_images": _other_images(part, groups, test_set),
     }
 
 
-def _keyed(part: Part, runs: Sequence[Evidence]) -> dict[Any, Evidence]:
-    """The runs that have the part's value, by what makes a pair of two; unpaired ones are numbered.
+def _keyed(part: Part, name: str, runs: Sequence[Evidence]) -> dict[Any, Evidence]:
+    """The runs of a group by what makes a pair of two; unpaired ones are numbered. A pair of seconds is of one machine.
 
-    A pair of seconds is of one machine.
+    Raises:
+        ExpectedError: `paired_by` names what a run does not record, or does not tell two runs apart.
     """
-    timed = part.value.seconds_to is not None
-    return {
-        (*(run.parameters.get(name) for name in part.paired_by), run.machine if timed else None)
-        if part.paired_by
-        else number: run
-        for number, run in enumerate(runs)
-        if part.value.of(run) is not None
-    }
+    if not part.paired_by:
+        return dict(enumerate(runs))
+    keyed: dict[Any, Evidence] = {}
+    for run in runs:
+        if unknown := [key for key in part.paired_by if key not in run.parameters]:
+            raise ExpectedError(
+                f"{CLAIMS}: {part.what}: paired_by names {unknown[0]!r}, which no run of {name} records"
+            )
+        key = tuple(run.parameters[key] for key in part.paired_by)
+        if part.value.seconds_to is not None:
+            key += (run.machine,)
+        if key in keyed:
+            raise ExpectedError(
+                f"{CLAIMS}: {part.what}: two runs of {name} have the same {', '.join(part.paired_by)}; name in "
+                "paired_by what tells them apart"
+            )
+        keyed[key] = run
+    return keyed
 
 
-def _estimate(part: Part, first: dict[Any, Evidence], second: dict[Any, Evidence] | None) -> Estimate | None:
+def _pairs(part: Part, groups: list[dict[Any, Evidence]]) -> list[dict[Any, Evidence]]:
+    """Where a part is paired, the runs that have a partner."""
+    if not part.paired_by:
+        return groups
+    return [{key: run for key, run in group.items() if all(key in other for other in groups)} for group in groups]
+
+
+def _runs_needed(part: Part, estimate: Estimate, seeds: int) -> int | None:
+    """About how many runs or pairs would tell; None where that is not known, or where none would."""
+    # `estimate.needed` is about an interval that leaves out 0, which a margin moves, on the side of the mean.
+    decides = part.contradicts is not None or _lies(part.supports, 0, estimate.mean, estimate.mean)
+    if estimate.needed is None or not decides or part.margin:
+        return None
+    return max(estimate.needed, math.ceil(FEWEST * estimate.runs / seeds))  # as many of each further seed
+
+
+def _estimate(part: Part, groups: list[dict[Any, Evidence]]) -> Estimate | None:
     """What the runs say of a part; None where there are none, or no pairs."""
-    values = [{key: part.value.of(run) for key, run in runs.items()} for runs in (first, second or {})]
-    ours: list[dict[Any, float]] = values  # type: ignore[assignment]  # _keyed left out None
+    values = [{key: part.value.of(run) for key, run in group.items()} for group in groups]
+    ours: list[dict[Any, float]] = values  # type: ignore[assignment]  # those without a value were left out
     try:
-        if second is None:
+        if len(ours) == 1:
             return mean_estimate(list(ours[0].values()))
         if part.paired_by:
             return paired_difference(*ours)
@@ -345,17 +369,13 @@ def _estimate(part: Part, first: dict[Any, Evidence], second: dict[Any, Evidence
         return None
 
 
-def _other_images(
-    part: Part, first: dict[Any, Evidence], second: dict[Any, Evidence] | None, test_set: TestSet
-) -> Json | None:
+def _other_images(part: Part, groups: list[dict[Any, Evidence]], test_set: TestSet) -> Json | None:
     """The interval for other images too, where a score has one and several runs kept their predictions."""
     resampled = RESAMPLED.get(part.value.score or "")
-    if resampled is None or second is None:
+    if resampled is None or len(groups) == 1:
         return None
-    groups = [{key: run for key, run in runs.items() if run.predictions} for runs in (first, second)]
-    if part.paired_by:
-        groups = [{key: group[key] for key in groups[0] if key in groups[1]} for group in groups]
-    estimate = _estimate(part, groups[0], groups[1])
+    groups = _pairs(part, [{key: run for key, run in group.items() if run.predictions} for group in groups])
+    estimate = _estimate(part, groups)
     if estimate is None:
         return None
     kept = [[run.predictions for run in group.values() if run.predictions] for group in groups]

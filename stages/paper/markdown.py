@@ -130,7 +130,7 @@ def interval(row: Json) -> str:
 
 
 def seeds_table(rows: list[Json]) -> str:
-    """What several runs say of one more, and whether the paper's number could be it; nothing where all are one run."""
+    """What several runs say of one more, and whether the paper's number could be it; nothing where all are too few."""
     lines = [
         [
             f"{row['where']}: {row['what']}",
@@ -164,29 +164,26 @@ def claims_list(claims: list[Json]) -> str:
     """The paper's claims with their verdicts, and what each rests on."""
     lines = []
     for number, claim in enumerate(claims, start=1):
+        # The paper leaves the settings open, and this interpretation's runs judge it.
+        read_as = f"; judged as `{claim['interpretation']}`" if claim["interpretation"] else ""
         lines.append(
-            wrap(f"{number}. **{claim['verdict'].capitalize()}:** {claim['says']} ({place_of(claim)})", indent=3)
+            wrap(
+                f"{number}. **{claim['verdict'].capitalize()}:** {claim['says']} ({claim['where']}{read_as})", indent=3
+            )
         )
         lines += [wrap(f"   - {part['what']}: {estimate(part)}", indent=5) for part in claim["parts"]]
     return "\n".join(lines)
 
 
-def place_of(claim: Json) -> str:
-    """Where the paper claims it, and which interpretation's runs judge it where the paper leaves the settings open."""
-    read_as = f"; judged as `{claim['interpretation']}`" if claim["interpretation"] else ""
-    return f"{claim['where']}{read_as}"
-
-
 def estimate(part: Json) -> str:
     """A mean with its interval, of how many runs, and what would tell."""
     if part["mean"] is None:
-        return "not measured yet"
+        return "not measured yet" if not part["missed"] else f"no value{what_would_tell(part)}"
     runs = runs_of(part)
     shown = "" if part["counts"] else "; does not count"
-    largest = max(abs(part[end]) for end in ("mean", "low", "high") if part[end] is not None)
-    form = "+.4f" if largest < 1 else "+,.1f"  # a share or a loss, or epochs, steps and seconds
+    form = form_of(part)
     if part["low"] is None:
-        return f"{part['mean']:{form}} ({runs}, no interval){shown}"
+        return f"{part['mean']:{form}} ({runs}, no interval){shown}{what_would_tell(part)}"
     text = f"{part['mean']:{form}}, from {part['low']:{form}} to {part['high']:{form}} ({runs}){shown}"
     if other := part["other_images"]:
         of_these = counted(other["runs"], unit_of(part))
@@ -203,11 +200,16 @@ def runs_of(part: Json) -> str:
 def what_would_tell(part: Json) -> str:
     """What a part of a claim that cannot tell would need; nothing where that is not known."""
     if part["missed"]:
-        return f"; no verdict, because {counted(part['missed'], 'run')} never got there"
+        return f"; no verdict, because {counted(part['missed'], 'run')} never reached it"
     if part["seeds"] < FEWEST <= part["runs"]:
         return f"; a verdict needs {FEWEST} seeds"
     needed = part["runs_needed"]
     return f"; about {counted(needed, unit_of(part))} would tell" if needed else ""
+
+
+def form_of(part: Json) -> str:
+    """How a part's numbers are written: shares and losses with four decimals; epochs, steps and seconds with one."""
+    return "+.4f" if max(abs(part[end]) for end in ("mean", "low", "high") if part[end] is not None) < 1 else "+,.1f"
 
 
 def unit_of(part: Json) -> str:

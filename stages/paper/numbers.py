@@ -160,9 +160,21 @@ class Numbers(Section):
                 _require(configuration.grid, self.grids, f"{name}: grid")
         for name, grid in self.grids.items():
             _require(grid.base, self.configurations, f"{name}: base")
+            self._is_a_grid(name, grid)
         for setting in self.settings:
             _require(setting.model, {*self.models, "dataset"}, f"{setting.id}: model")
         return self
+
+    def _is_a_grid(self, name: str, grid: Grid) -> None:
+        """The charts have two axes, and each cell is compared in accuracy and in loss."""
+        if len(grid.axes) != 2:
+            raise ValueError(f"{name}: axes are {', '.join(grid.axes) or 'none'}; allowed: two keys of params.yaml")
+        for cell in (key for key, one in self.configurations.items() if one.grid == name):
+            units = sorted(row.unit for row in self.results if row.configuration == cell)
+            if units != ["nats", "percent"]:
+                raise ValueError(
+                    f"{cell}, a cell of {name}, has {', '.join(units) or 'no results'}; allowed: nats, percent"
+                )
 
 
 def _require(name: str, known: Collection[str], place: str) -> None:

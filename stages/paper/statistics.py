@@ -114,10 +114,10 @@ def image_weights(images: int) -> np.ndarray:
 def for_other_images(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> tuple[float, float] | None:
     """The interval of a difference of two configurations for other seeds and other images.
 
-    The runs' scatter and that of the images are independent errors, so their half widths add up in squares: that of
-    Student's t, which knows how few the runs are, and that of a bootstrap over the images, the same for all runs, with
-    its standard error (Efron and Tibshirani, 1993, chapter 6). To draw the runs again as well would be too narrow,
-    because of a few runs a bootstrap does not see how uncertain their scatter is.
+    The scatter of the runs and that of the images are independent errors, so their half widths add up in squares. For
+    the runs it is Student's t. For the images it is 1.96 bootstrap standard errors (Efron and Tibshirani, 1993, chapter
+    6); each sample draws the same images for all runs. To draw the runs as well would be too narrow: with few runs, a
+    bootstrap underestimates their scatter.
 
     Args:
         estimate: The difference of the same runs, `first` less `second`.

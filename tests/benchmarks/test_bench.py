@@ -200,14 +200,17 @@ def test_time_to_an_accuracy():
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ("mkdir -p metrics/history; touch metrics/history/keras_cnn.csv; sleep 60", ""),
-        ("echo no data >&2; exit 1", "did not train: no data"),
+        ("rm $HISTORY; sleep 1; echo epoch,val_accuracy > $HISTORY; sleep 60", ""),
+        ("sleep 1; echo no data >&2; exit 1", "did not train: no data"),
     ],
 )
 def test_seconds_until_a_training_starts(tmp_path, script, says):
-    clone = SimpleNamespace(folder=tmp_path, environment=os.environ)
+    history = tmp_path / "metrics/history/keras_cnn.csv"
+    history.parent.mkdir(parents=True)
+    history.write_text("epoch,val_accuracy\n1,0.5\n")  # of the run before, which is no training that has begun
+    clone = SimpleNamespace(folder=tmp_path, environment=os.environ | {"HISTORY": str(history)})
     with pytest.raises(ExpectedError, match=says) if says else contextlib.nullcontext():
-        assert 0 < pipeline.until_training(clone, "sh", "-c", script) < 30
+        assert 1 < pipeline.until_training(clone, "sh", "-c", script) < 30
 
 
 def test_chunks_give_every_image_once_before_any_twice():

@@ -113,8 +113,12 @@ def test_pairs_of_two_seeds_give_no_verdict_however_many_they_are() -> None:
 
     part = part_of(runs(0.86, 0.85, 0.86, 0.85), runs(0.84, 0.83, 0.841, 0.831), paired_by=["seed", "batch_size"])
     assert part["low"] > 0
-    assert (part["runs"], part["seeds"], part["says"], part["runs_needed"]) == (4, 2, CANNOT_TELL, None)
+    assert (part["runs"], part["seeds"], part["says"], part["runs_needed"]) == (4, 2, CANNOT_TELL, 6)
     assert "(4 pairs of 2 seeds); a verdict needs 3 seeds" in estimate(part)
+    cells = [one[:2] for one in (runs(0.86, 0.85, 0, 0), runs(0.84, 0.835, 0, 0))]
+    part = part_of(*cells, paired_by=["seed", "batch_size"])
+    assert (part["runs"], part["seeds"]) == (2, 1)
+    assert part["runs_needed"] >= 6  # three seeds of both batch sizes
 
 
 def test_a_run_that_never_gets_to_the_goal_leaves_no_verdict() -> None:
@@ -130,7 +134,11 @@ def test_a_run_that_never_gets_to_the_goal_leaves_no_verdict() -> None:
     assert part_of(runs(2, 3, 2, 3), runs(6, 7, 6, 8), **goal)["says"] == SUPPORTED
     part = part_of(runs(2, 3, 2, None), runs(6, 7, 6, 8), **goal)
     assert (part["runs"], part["missed"], part["says"]) == (3, 1, CANNOT_TELL)
-    assert "no verdict, because 1 run never got there" in estimate(part)
+    assert "no verdict, because 1 run never reached it" in estimate(part)
+    assert part_of(runs(2, 3, 2, None), runs(6, 7, 6), **goal)["says"] == SUPPORTED  # it has no partner
+    part = part_of(runs(None), runs(6), **goal)
+    assert estimate(part) == "no value; no verdict, because 1 run never reached it"
+    assert estimate(part_of(runs(2, None), runs(6, 6), **goal)).endswith("because 1 run never reached it")
 
 
 def test_seconds_are_compared_on_one_machine() -> None:
@@ -143,6 +151,16 @@ def test_seconds_are_compared_on_one_machine() -> None:
     part = {"value": {"seconds_to": 0.75}, "paired_by": ["seed"]}
     assert part_of(runs("one", "one", "other"), runs("one", "other", "other"), **part)["runs"] == 2
     assert part_of(runs("one"), runs("other"), **part)["mean"] is None
+
+
+def test_a_rule_that_does_not_tell_runs_apart_is_refused() -> None:
+    two = [Evidence({"seed": 1, "batch_size": size}, {"test.accuracy": 0.8}) for size in (64, 128)]
+    with pytest.raises(
+        ExpectedError, match="two runs of a have the same seed; name in paired_by what tells them apart"
+    ):
+        part_of(two, two, paired_by=["seed"])
+    with pytest.raises(ExpectedError, match="paired_by names 'sed', which no run of a records"):
+        part_of(two, two, paired_by=["sed"])
 
 
 def test_a_claim_rests_on_a_part_that_counts() -> None:

@@ -106,6 +106,12 @@ def test_every_row_says_where_it_is_from() -> None:
         ("    configuration: keras_cnn_table1\n", "    configuration: nowhere\n", "'nowhere'"),
         ("    known_from: notebook\n", "    known_from: hearsay\n", "'hearsay'"),
         ("    model: keras_cnn\n", "    model: vgg\n", "'vgg'"),
+        ("axes: [batch_size, dropout]", "axes: [dropout]", "axes are dropout; allowed: two keys of params.yaml"),
+        (
+            "configuration: keras_cnn_table2_64_0.3\n",
+            "configuration: keras_cnn_table2_64_0.4\n",
+            "a cell of table2, has",
+        ),
         ("results:", "results: [", "not valid YAML"),
     ],
 )

@@ -98,7 +98,7 @@ def test_an_interval_for_other_images_is_never_narrower_than_that_of_the_runs() 
 
 
 def test_it_holds_95_percent_of_the_differences_on_other_images_with_other_seeds() -> None:
-    """200 experiments of five pairs of runs on 400 images, whose true difference is three points."""
+    """200 experiments of five pairs of runs on 400 images, whose true difference is three points: no fewer, nor all."""
     random, weights = np.random.default_rng(5), image_weights(400)
     inside = []
     for _ in range(200):
@@ -108,4 +108,4 @@ def test_it_holds_95_percent_of_the_differences_on_other_images_with_other_seeds
         ends = for_other_images(mean_estimate(list(differences)), *(samples_of(runs, weights) for runs in right))
         assert ends is not None
         inside.append(ends[0] <= 0.03 <= ends[1])
-    assert 0.93 <= np.mean(inside) <= 1
+    assert 0.93 <= np.mean(inside) <= 0.995

@@ -74,6 +74,7 @@ def test_other_probabilities_than_evaluate_s_are_refused(brightness: np.ndarray)
     with pytest.raises(ExpectedError, match=r"keras_cnn\.onnx gives other probabilities than .*keras_cnn\.npz, by 0\."):
         onnx_file.export("keras_cnn", Brightness(), "synthetic")
     assert not paths.export("keras_cnn").exists()
+    assert not paths.onnx("keras_cnn").exists()
 
 
 @pytest.mark.pipeline

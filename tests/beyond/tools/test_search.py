@@ -76,11 +76,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
     for folder in (".search", "beyond/search"):
         (tmp_path / folder).mkdir(parents=True)
 
-    def run(
-        curve: Curve, identity: str = "same", before: dict[str, str] | None = None, **changes: Any
-    ) -> tuple[Any, Trainings]:
+    def run(curve: Curve, identity: str = "same", **changes: Any) -> tuple[Any, Trainings]:
         given, trainings = Search.model_validate(STUDY | changes), Trainings(curve)
-        trainings.records |= before or {}
         monkeypatch.setattr(tool, "run_dvc", trainings.run_dvc)
         monkeypatch.setattr(tool, "accuracies", lambda *_: trainings.so_far)
         monkeypatch.setattr(tool, "experiments_in_git", lambda: {name: [name] for name in trainings.records})
@@ -139,24 +136,6 @@ def test_a_trial_that_was_cut_off_is_tried_again_first(start: Any) -> None:
     rows = read_rows(Path(f"beyond/search/{NAME}.csv"))
     assert sum(int(row["epochs"]) for row in rows) == 20
     assert "2" not in [row["trial"] for row in rows]
-
-
-def test_a_trial_that_ended_before_it_was_told_is_not_trained_again(
-    start: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(optuna.Study, "tell", killed)
-        with pytest.raises(KeyboardInterrupt):
-            start(by_dropout)
-    record = json.dumps({"epochs": 2, "validation": {"accuracy": 0.6}})
-    study, trainings = start(by_dropout, before={"search-made_up-0": record})
-    assert study.trials[0].state == optuna.trial.TrialState.COMPLETE
-    assert (study.trials[0].value, study.trials[0].params) == (0.6, COMMITTED)
-    assert trainings.ran[0] == "search-made_up-1"
-    assert len(trainings.ran) == 9
 
 
 def test_steps_leave_no_rounding_error(start: Any) -> None:

@@ -1,0 +1,25 @@
+"""Charts of the report with other numbers of models and cells than this paper has."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from stages.figures.panels import draw_readings, draw_reliability
+
+
+@pytest.mark.parametrize("models", [1, 2, 4])
+def test_any_number_of_models_has_its_reliability(models: int) -> None:
+    axes = Figure().subplots()
+    curve = (np.array([0.5, 0.9]), np.array([0.4, 0.8]))
+    draw_reliability(axes, {f"model {number}": curve for number in range(models)})
+    assert len(axes.lines) == models + 1  # and the diagonal
+
+
+def test_the_readings_show_every_cell_of_a_larger_table() -> None:
+    rows = [{"id": str(cell), "unit": "percent", "paper": 80.0, "at": [cell, 0.3]} for cell in range(7)]
+    numbers = {row["id"]: None for row in rows} | {"6": {"values": [81.0, 82.0]}}
+    interpretation = {"name": "as it is", "in_full": True, "numbers": numbers}
+    axes = Figure().subplots()
+    draw_readings(axes, {"axes": ["batch_size", "dropout"], "rows": rows, "interpretations": [interpretation]})
+    assert [text.get_text() for text in axes.texts] == ["as it is: 2 runs"]
+    assert [1.0, 2.0] in [list(line.get_xdata()) for line in axes.lines]
