@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import precision_recall_fscore_support
 
 from stages.common.errors import ExpectedError
 from stages.common.files import Json, read_arrays
@@ -57,6 +56,8 @@ def read_predictions(path: Path, images: int) -> Predictions:
 
 def scores_of(predictions: Predictions, labels: np.ndarray, classes: int) -> Json:
     """The scores that follow, by their dotted keys and rounded, as metrics/<model>.json has them."""
+    from sklearn.metrics import precision_recall_fscore_support  # here: most of what imports this module scores nothing
+
     predicted = predictions.predicted
     averages = precision_recall_fscore_support(
         labels, predicted, labels=range(classes), average="macro", zero_division=0

@@ -11,10 +11,11 @@ from statistics import mean, stdev, variance
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit  # quantiles; scipy.stats takes half a second to import
 
 LEVEL = 0.95
 FEWEST = 3  # runs that a prediction interval, and seeds that a verdict, may rest on
+NORMAL = float(ndtri((1 + LEVEL) / 2))  # half the interval of a normal distribution, in standard deviations
 MOST_RUNS = 1000  # that `runs_needed` looks at
 RESAMPLES = 2000
 
@@ -101,7 +102,7 @@ def welch_difference(first: Sequence[float], second: Sequence[float]) -> Estimat
 
 def sampling_error(share: float, images: int) -> float:
     """Half the interval of a share of images, for other images of the same kind (binomial, normal approximation)."""
-    return float(norm.ppf((1 + LEVEL) / 2)) * math.sqrt(share * (1 - share) / images)
+    return NORMAL * math.sqrt(share * (1 - share) / images)
 
 
 def image_weights(images: int) -> np.ndarray:
@@ -129,13 +130,13 @@ def for_other_images(estimate: Estimate, first: np.ndarray, second: np.ndarray) 
     """
     if estimate.low is None:
         return None
-    of_images = float(norm.ppf((1 + LEVEL) / 2)) * float(np.std(first.mean(axis=0) - second.mean(axis=0), ddof=1))
+    of_images = NORMAL * float(np.std(first.mean(axis=0) - second.mean(axis=0), ddof=1))
     half = math.hypot(estimate.mean - estimate.low, of_images)
     return estimate.mean - half, estimate.mean + half
 
 
 def _quantile(freedom: float) -> float:
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def _first(half_width: Callable[[int], float], below: float) -> int | None:

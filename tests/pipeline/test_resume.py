@@ -94,9 +94,13 @@ def test_resumes_from_every_epoch_to_the_same_bits(work: Path, name: str) -> Non
     if "stops" in name:
         assert len(rows) < 7
         assert len({row.split(",")[5] for row in rows}) > 1
-    for number in range(1, len(rows) + 1):  # one run after another, each one epoch further, the last one too
+    for number in range(1, len(rows) + 1):  # each run saves one epoch, the last one too, and every second loses another
         clear()
-        interrupted(main, 1, "after its checkpoint" if number % 2 else "before its checkpoint")
+        if number % 2 and number < len(rows):
+            interrupted(main, 2, "before its checkpoint")
+        else:
+            interrupted(main, 1, "after its checkpoint")
+        assert len(STAGES[model].HISTORY_FILE.read_text().splitlines()) - 1 >= number
     clear()
     main()
     assert results(model) == expected
@@ -117,11 +121,11 @@ def test_another_training_never_resumes_from_it(
     capsys.readouterr()
 
     change_parameters({"seed": 8})
-    main()
+    assert not takes_a_checkpoint(main)
     change_parameters({"seed": 7})
     labels = np.load("data/processed/train_labels.npy")
     np.save("data/processed/train_labels.npy", np.roll(labels, 1))
-    main()
+    assert not takes_a_checkpoint(main)
     np.save("data/processed/train_labels.npy", labels)
     with monkeypatch.context() as patched:
         patched.setattr("stages.training.checkpoint.code", lambda: {"other.py": "0"})
@@ -132,10 +136,24 @@ def test_another_training_never_resumes_from_it(
     assert "resumes after epoch 1/2" in capsys.readouterr().out
 
 
+def takes_a_checkpoint(main: Callable[[], None]) -> bool:
+    """Whether a training finds a checkpoint; it ends there."""
+    load, found = Checkpoint.load, []
+
+    def stop(self: Checkpoint) -> None:
+        found.append(load(self))
+        raise Killed
+
+    with mock.patch.object(Checkpoint, "load", stop), pytest.raises(Killed):
+        main()
+    return found[0] is not None
+
+
 @pytest.mark.parametrize("model", STAGES)
 def test_survives_real_kills(model: str, work: Path) -> None:
     """Equal model files give equal predictions (tests/stages/test_evaluate.py), so these are not made."""
     changes = {"epochs": 4, "early_stopping_patience": None}
+    changes |= {"filters": [3, 4], "dense_units": 6} if model == "keras_cnn" else {}
     outcome = kill_again_and_again(work / "kills", work, model, images=50, kills=3, seed=2, predict=False, **changes)
     assert len(outcome.kills) == 3
     assert outcome.passes >= 1

@@ -63,7 +63,7 @@ def test_the_code_in_the_card_gives_the_predictions(model: str, repository: tupl
     assert "synthetic data, not on CIFAR-10: no number here is a result" in text
     snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(snippets) == 2
-    assert "Data: synthetic. Trained on 160 of the 200 training images" in text or model == "resnet18"
+    assert "Data: synthetic. Trained on 40 of the 50 training images" in text or model == "resnet18"
     for snippet in snippets:
         code = (
             f"import sys, numpy; images = numpy.load({str(paths.images('test'))!r})\n{snippet}"

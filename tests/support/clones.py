@@ -25,8 +25,8 @@ ALL_STAGES = [  # in the order of dvc.yaml
 
 # As little as shows that the graph works.
 SMALL = {
-    "data": {"source": "synthetic", "synthetic": {"seed": 7, "train_images": 200, "test_images": 100}},
-    "keras_cnn": {"epochs": 1},
+    "data": {"source": "synthetic", "synthetic": {"seed": 7, "train_images": 50, "test_images": 20}},
+    "keras_cnn": {"epochs": 1, "filters": [3, 4], "dense_units": 6},
     "resnet18": {"epochs": 1},
     "evaluate": {"augmented_draws": 2},
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from stages.experiments.predictions import read_predictions, scores_of
 from stages.tools.runs import share_cores
@@ -78,7 +79,13 @@ def test_the_table_says_what_was_run(uninterrupted: Clone) -> None:
         kept = read_predictions(uninterrupted.folder / f"metrics/experiments/{row['name']}.npz", len(labels))
         for key, value in scores_of(kept, labels, 10).items():
             assert value == pytest.approx(float(row[key]), abs=1.5e-6), key
-    assert not (uninterrupted.folder / "models/resnet18.pt").exists()  # a cell trains its own model alone
+    # A cell trains its own model alone: its dvc.lock has the other one's entry as it was.
+    references = uninterrupted.ok("git", "for-each-ref", "--format=%(objectname)", "refs/exps").split()
+    locks = [yaml.safe_load(uninterrupted.ok("git", "show", f"{commit}:dvc.lock"))["stages"] for commit in references]
+    assert len(locks) == 2
+    for lock in locks:
+        assert lock["train_resnet18"] == uninterrupted.lock()["train_resnet18"]
+    assert locks[0]["train_keras_cnn"] != locks[1]["train_keras_cnn"]
 
 
 def test_a_run_is_run_and_collected_once(uninterrupted: Clone) -> None:

@@ -19,7 +19,16 @@ from stages.experiments.predictions import Predictions, in_short, to_bytes
 from stages.paper.numbers import load_numbers
 from stages.report import write_report
 from stages.tools import verify
-from tests.support.made_up_results import CLASSES, add_run, change_json, predictions, settle, write_lock, write_results
+from tests.support.made_up_results import (
+    CLASSES,
+    add_run,
+    change_json,
+    compare_anew,
+    predictions,
+    settle,
+    write_lock,
+    write_results,
+)
 from tests.support.onnx_models import write_constant_model
 
 Tampering = Callable[[], object]
@@ -29,6 +38,7 @@ Tampering = Callable[[], object]
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Made-up results; their report takes seconds, so only tests with the mark `report` have a real one."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verify, "write_comparison", compare_anew)
     write_results()
     if request.node.get_closest_marker("report"):
         write_report(load_numbers())
