@@ -87,8 +87,8 @@ def summary(comparison: Json) -> str:
     words = {
         "inside": ("lies", f"inside {interval}"),
         "outside": ("lies", "outside it" if places["inside"] else f"outside {interval}"),
-        "one run": ("stands", "beside a single run of ours, which has no interval"),
-        "two runs": ("stands", "beside two runs of ours, too few for an interval"),
+        "one run": ("stands", "beside a single run of ours (too few for an interval)"),
+        "two runs": ("stands", "beside two runs of ours (too few for an interval)"),
         "no run": ("is", "not answered by any run of ours yet"),
     }
     said = [

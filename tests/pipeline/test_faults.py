@@ -96,7 +96,7 @@ def in_the_future(folder: Path) -> None:
 
 # Root without this right is bound by permissions as anyone; another user could not even read a Python in root's home.
 ORDINARY = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.getuid() == 0 else ()
-SMALL_DISK = ("unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=300k none {PROCESSED}; exec "$@"', "sh")
+SMALL_DISK = ("unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=100k none {PROCESSED}; exec "$@"', "sh")
 BARE = (*ORDINARY, "env", "-u", "HOME", "-u", "LC_CTYPE", "TMPDIR=/proc", "LC_ALL=C", "LANG=C", "PYTHONCOERCECLOCALE=0")
 NOT_ALLOWED = "Permission denied"
 SURROUNDINGS = {

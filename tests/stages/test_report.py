@@ -139,7 +139,7 @@ def test_a_single_run_has_no_interval(tmp_path: Path, monkeypatch: pytest.Monkey
     page = write_page()
     assert "one run" in page.sections["tables"]
     assert " to " not in page.sections["tables"]
-    said = "8 stand beside a single run of ours, which has no interval and 6 are not answered by any run"
+    said = "8 stand beside a single run of ours (too few for an interval) and 6 are not answered by any run"
     assert said in page.sections["reproduced"]
 
 
@@ -161,7 +161,7 @@ def test_nor_have_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compare.main()
     page = write_page()
     assert "two runs" in page.sections["tables"]
-    assert "stand beside two runs of ours, too few for an interval" in page.sections["reproduced"]
+    assert "stand beside two runs of ours (too few for an interval)" in page.sections["reproduced"]
 
 
 def test_it_needs_nothing_but_itself(page: Page) -> None:
