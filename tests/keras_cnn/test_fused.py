@@ -117,8 +117,10 @@ def furthest(one: list[Any], other: list[Any]) -> float:
     "changes",
     [
         pytest.param({}, id="the paper's"),
-        pytest.param({"filters": [2, 2, 4, 4, 4], "rates": (0.1,) * 6, "negative": True}, id="five, negative scales"),
-        pytest.param({"convolutions_per_block": 2, "rates": (0.0, 0.2, 0.0, 0.0)}, id="two a block, without dropout"),
+        pytest.param({"negative": True}, id="negative scales"),
+        pytest.param({"rates": (0.0, 0.2, 0.0, 0.0)}, id="no dropout"),
+        pytest.param({"filters": [2, 2, 3, 3, 4], "rates": (0.1,) * 6}, id="five blocks"),
+        pytest.param({"convolutions_per_block": 2}, id="two convolutions a block"),
     ],
 )
 def test_25_steps_give_keras_own_losses_and_weights(keras: Any, fast: ModuleType, changes: dict[str, Any]) -> None:

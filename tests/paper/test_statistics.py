@@ -24,6 +24,7 @@ def test_the_prediction_interval_is_for_one_more_run() -> None:
     assert (low, high) == pytest.approx((np.mean(VALUES) - half, np.mean(VALUES) + half), rel=1e-6)
     assert prediction_interval(VALUES[:3]) is not None
     assert prediction_interval(VALUES[:2]) is None
+    assert prediction_interval(VALUES[:1]) is None
 
 
 def test_the_prediction_interval_holds_95_percent_of_further_runs() -> None:

@@ -105,9 +105,7 @@ SURROUNDINGS = {
     "a folder of locks that cannot be written": Surroundings("split", NOT_ALLOWED, ORDINARY, without_locks),
     "a clock set back": Surroundings("split", change=in_the_future),
 }
-# The other model's export and scores are made by the same code.
-LONG = ("download", "preprocess", "train", "evaluate@resnet18", "export_keras_cnn")
-IN_BARE = [stage for stage in ALL_STAGES if not stage.startswith(LONG)]
+IN_BARE = [stage for stage in ALL_STAGES if not stage.startswith(("download", "preprocess", "train"))]
 OF_THE_CLOCK = {"metrics/runtime/keras_cnn.json", "metrics/runtime/resnet18.json", "metrics/report.html"}  # says both
 
 
@@ -267,7 +265,7 @@ def test_hostile_surroundings(clone: Clone, surroundings: Surroundings) -> None:
 
 
 def test_without_home_and_temporary_folder_in_the_language_c(clone: Clone) -> None:
-    """Every kind of stage except the trainings, `download` and `preprocess`, which take longer."""
+    """Every stage except the trainings, `download` and `preprocess`, which take longer."""
     skip_unless_allowed(clone, BARE)
     result = clone.run(*BARE, *again(*IN_BARE))
     assert result.returncode == 0, result.stderr
@@ -285,7 +283,7 @@ def test_junk_in_dvcs_cache_is_named_and_the_line_leads_out(clone: Clone) -> Non
     cached.chmod(0o444)
     model.unlink()
     clone.ok("dvc", "checkout")
-    said = ended(clone.start("python", "-m", "stages.evaluate", "resnet18"))
+    said = ended(clone.start(*again("evaluate@resnet18")))
     assert "models/resnet18.pt is not a model that this pipeline trained" in said
     clone.ok("chmod", "-R", "u+w", ".dvc/cache")
     model.unlink()

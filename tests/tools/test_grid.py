@@ -79,6 +79,7 @@ def test_the_table_says_what_was_run(uninterrupted: Clone) -> None:
         kept = read_predictions(uninterrupted.folder / f"metrics/experiments/{row['name']}.npz", len(labels))
         for key, value in scores_of(kept, labels, 10).items():
             assert value == pytest.approx(float(row[key]), abs=1.5e-6), key
+    assert not (uninterrupted.folder / "models/resnet18.pt").exists()
     # A cell trains its own model alone: its dvc.lock has the other one's entry as it was.
     references = uninterrupted.ok("git", "for-each-ref", "--format=%(objectname)", "refs/exps").split()
     locks = [yaml.safe_load(uninterrupted.ok("git", "show", f"{commit}:dvc.lock"))["stages"] for commit in references]
