@@ -15,6 +15,7 @@ from dvc.cli import main as dvc
 from stages.common.process import end_with
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job ignores Ctrl-C until now
     signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGINT))
     end_with(int(sys.argv[1]))
     sys.exit(dvc(sys.argv[2:]))
