@@ -60,8 +60,9 @@ help:
 
 # Before the set-up, which takes minutes.
 committed:
-	@git cat-file -e HEAD:./dvc.yaml 2>/dev/null || { echo "make: this folder has no git commit, which DVC needs:" \
-	  "git clone the repository, or run: git init && git add --all && git commit -m start"; exit 1; }
+	@said=$$(git cat-file -e HEAD:./dvc.yaml 2>&1) || { echo "make: this folder has no git commit, which DVC needs:" \
+	  "git clone the repository, or run: git init && git add --all && git commit -m start" \
+	  "($$(echo "$$said" | head -n 1))"; exit 1; }
 
 # Set up again if the Python that .venv was made with is gone. `|| true`: on a status of 127 make would print the message.
 ifneq ($(shell .venv/bin/python -c 'import psutil; print("works")' 2>&1 || true),works)

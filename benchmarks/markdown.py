@@ -26,8 +26,8 @@ def table(results: Json) -> str:
         sections += [f"On a GPU: {gpu}." if isinstance(gpu, str) else f"On a GPU, {gpu['name']}:"]
         sections += [] if isinstance(gpu, str) else [throughput_table(gpu["throughput"])]
         sections += [
-            "**Distance to the limit.** `operations`: of our step, out of those of the plain network's. `least time`: "
-            "of our operations at the rate of large matrix products. `share`: the least time divided by the time of "
+            "**Distance to the limit.** `operations`: those of our step, out of the plain network's. `least time`: "
+            "our operations at the rate of large matrix products. `share`: the least time divided by the time of "
             "our step. `layers`: the time of the step's convolutions and dense layers alone, as the framework computes "
             "them."
         ]

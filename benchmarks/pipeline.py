@@ -21,6 +21,7 @@ Json = dict[str, Any]
 FRAMEWORKS = ("tensorflow", "torch", "keras", "jax")
 SHORT = {"keras_cnn": {"epochs": 1}, "resnet18": {"epochs": 1}, "evaluate": {"augmented_draws": 1}}
 
+DVC = (sys.executable, "-m", "dvc")  # its script names a Python by an absolute path, and a checkout may move
 LAST_DATA_STAGE = "split"
 NO_TRAINING_SECONDS = 300.0
 STOP_SECONDS = 30.0
@@ -50,7 +51,7 @@ class Clone:
 
     def stages(self) -> tuple[list[str], list[str]]:
         """The stages of dvc.yaml, each after those that it depends on: those that make the data, and the others."""
-        names = self.run("dvc", "stage", "list", "--name-only")[2].split()
+        names = self.run(*DVC, "stage", "list", "--name-only")[2].split()
         data = names.index(LAST_DATA_STAGE) + 1
         return names[:data], names[data:]
 
@@ -100,7 +101,7 @@ def prepare(folder: Path) -> tuple[Clone, Json]:
 
 def once(clone: Clone, stage: str) -> Json:
     """Seconds and peak memory of a stage, dvc's own included."""
-    seconds, megabytes, _ = clone.run("dvc", "repro", "--single-item", stage)
+    seconds, megabytes, _ = clone.run(*DVC, "repro", "--single-item", stage)
     return {"seconds": round(seconds, 1), "peak_memory_mb": round(megabytes)}
 
 
@@ -119,14 +120,14 @@ def measure(clone: Clone) -> Json:
     return {
         "stages_of_one_epoch": stages,
         "repro_with_nothing_to_do_seconds": round(median(nothing_to_do(clone) for _ in range(3)), 2),
-        "experiment_until_training_seconds": round(until_training(clone, "dvc", "exp", "run", "-S", "dropout=0.4"), 1),
+        "experiment_until_training_seconds": round(until_training(clone, *DVC, "exp", "run", "-S", "dropout=0.4"), 1),
         "imports": {stage: imports(clone, stage) for stage in data_stages},
     }
 
 
 def nothing_to_do(clone: Clone) -> float:
     """Seconds of a `dvc repro` that finds everything up to date."""
-    seconds, _, printed = clone.run("dvc", "repro")
+    seconds, _, printed = clone.run(*DVC, "repro")
     if ran := re.findall(r"Running stage '(.*?)'", printed):
         raise ExpectedError(
             f"a second dvc repro ran {', '.join(ran)}, so its time is not that of one with nothing to do"

@@ -178,8 +178,8 @@ def render(ladder: Ladder, rungs: list[Rung], references: list[Reference], point
     return (
         "# What each budget of training buys\n\n"
         f"{data}{said}"
-        "Accuracy on the 10,000 test images: mean ± standard deviation over runs that differ in their seed alone,\n"
-        "with test-time augmentation (the mean of six views' logits). PFLOP: operations of training, counted.\n\n"
+        "Accuracy on the 10,000 test images: mean ± standard deviation over runs with different seeds, with\n"
+        "test-time augmentation (the mean of six views' logits). PFLOP: 10^15 operations of training, counted.\n\n"
         f"{table(headers, rows)}\n\n"
         + (f"Seconds of the fastest run's training: {'; '.join(machines)}.\n\n" if machines else "")
         + "The paper's two models, as reproduced here, on the clean test images:\n\n"
@@ -211,7 +211,7 @@ def draw(rungs: list[Rung], references: list[Reference], points: list[Point], so
     axes.grid(visible=True)
     axes.set_xscale("log")
     for kind, inside, label in (
-        ("augmented", BLUE, "this pipeline"),
+        ("augmented", BLUE, "this pipeline (bars: ± standard deviation)"),
         ("plain", "white", "the same, without test-time augmentation"),
     ):
         for rung in rungs:
@@ -231,7 +231,7 @@ def draw(rungs: list[Rung], references: list[Reference], points: list[Point], so
     named = [(one.title, one.pflop, one.accuracy) for one in references]
     published = [(one.name, one.pflop, one.accuracy) for one in points]
     for group, colour, marker, label in (
-        (named, RED, "s", "the paper's models"),
+        (named, RED, "s", "the paper's models, as reproduced here"),
         (published, GREEN, "^", "published by others"),
     ):
         for name, cost, value in group:

@@ -43,7 +43,7 @@ from stages.experiments.git import bytes_in, experiments_in_git, file_in
 from stages.experiments.origin import Origin
 from stages.experiments.predictions import in_short, to_bytes
 from stages.experiments.table import read_runs, write_runs
-from stages.tools.grid import check_clean
+from stages.tools.grid import alone, check_clean
 from stages.tools.runs import Processes, run_all, say, share_cores
 
 TARGET = "beyond/dvc.yaml:evaluate"
@@ -57,25 +57,30 @@ def main() -> None:
     present = present_origin()
     rows, references = {row["name"]: row for row in read_runs(TABLE)}, experiments_in_git()
     check_rows(rows, runs, present)
+    for pattern in options.runs:
+        if not any(fnmatch(name, pattern) for name in runs):
+            raise ExpectedError(f"{EXPERIMENTS} has no {pattern!r}; it has {', '.join(runs)}")
     wanted = [run for run in runs.values() if any(fnmatch(run.name, pattern) for pattern in options.runs)]
-    if not wanted:
-        raise ExpectedError(f"{EXPERIMENTS} has no {options.runs[0]!r}; it has {', '.join(runs)}")
     waiting = [run for run in wanted if run.name not in rows and not made(run, references.get(run.name, []), present)]
     for run in waiting:
         check_cost(run)
     say(f"{len(wanted)} runs, {len(wanted) - len(waiting)} of them done")
     share_cores(options.jobs)
-    failed = run_all(waiting, Processes(command_of), options.jobs)
-    collect(runs, present)
+    with alone():
+        failed = run_all(waiting, Processes(command_of), options.jobs)
+        collect(runs, present)
     if failed:
-        raise ExpectedError(f"{len(failed)} of {len(waiting)} runs failed: {', '.join(failed)}; the others are done")
+        raise ExpectedError(
+            f"{len(failed)} of {len(waiting)} runs failed: {', '.join(failed)}; the others are done, and dvc repro "
+            "--single-item beyond/dvc.yaml:compare shows them"
+        )
 
 
 def arguments() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m beyond.tools.ladder", description=__doc__)
     parser.add_argument("runs", nargs="*", default=["*"], help="names of runs, * for any letters")
-    parser.add_argument("--jobs", type=int, default=1, help="how many at once")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error(f"--jobs is {options.jobs}; allowed: a whole number from 1")
@@ -87,7 +92,10 @@ def check_cost(run: Run) -> None:
     settings = settings_of(run.overrides)
     cost = training_flop(CIFAR10_IMAGES, settings) / PETA
     if cost > run.pflop:
-        raise ExpectedError(f"{EXPERIMENTS}: {run.name} would cost {cost:.4f} PFLOP, more than its {run.pflop:g}")
+        raise ExpectedError(
+            f"{EXPERIMENTS}: {run.name} would cost {cost:.4f} PFLOP, more than its {run.pflop:g}; lower its epochs or "
+            "widths"
+        )
     if settings.validation != "none":
         raise ExpectedError(f"{EXPERIMENTS}: {run.name} holds images out; a run of the ladder has validation=none")
 

@@ -175,7 +175,7 @@ def alone(name: str) -> Iterator[None]:
         with FileLock(STORAGE / f"{name}.lock", timeout=0):
             yield
     except Timeout:
-        raise ExpectedError(f"another process runs the search {name} in this folder") from None
+        raise ExpectedError(f"another process runs the search {name} in this folder; wait until it ends") from None
 
 
 def open_study(name: str, search: Search, committed: dict[str, Any]) -> optuna.Study:
@@ -325,7 +325,7 @@ def run_trial(
         record = json.loads(file_in(experiments_in_git()[experiment][0], search.record))
         accuracy = (record["validation"] or {}).get("accuracy")
         if accuracy is None:
-            raise ExpectedError(f"{experiment} has no validation accuracy: {SEARCHES} has to hold images out")
+            raise ExpectedError(f"{experiment} has no validation accuracy; hold images out in {SEARCHES} (under `set`)")
         trial.set_user_attr("epochs", record["epochs"])
         trial.set_user_attr("experiment", experiment)
         say(f"{experiment}: validation accuracy {accuracy}")

@@ -34,11 +34,17 @@ def origin(lock: Json, model: str) -> Origin:
         raise ExpectedError(
             f"{LOCK} knows no run of {' and '.join(stages)}; run git restore {LOCK}, or dvc repro"
         ) from None
-    # What lies outside of the project belongs to another one, as the shared code does for those in examples/.
-    code = {path: md5 for path, md5 in deps.items() if not path.startswith(("data/", "metrics/", "models/", "../"))}
+    code = {path: md5 for path, md5 in deps.items() if is_code(path)}
     # Which of them train and which validate follows from these, from stages/split.py and from its parameters.
     data = {path: md5 for path, md5 in deps.items() if path.startswith("data/processed/") and path.endswith(".npy")}
+    if not data:  # all data would count as the same
+        raise ExpectedError(f"{LOCK}: {', '.join(stages)} read no data/processed/*.npy, which tells data apart")
     return Origin(short_hash(code), short_hash(data))
+
+
+def is_code(path: str) -> bool:
+    """Whether a dependency in dvc.lock is code of this project; what lies outside is another's, as for examples/."""
+    return not path.startswith(("data/", "metrics/", "models/", "../"))
 
 
 def short_hash(content: Json) -> str:
@@ -93,7 +99,8 @@ def md5_of(path: Path) -> str:
     """The MD5 sum of a file or folder as DVC computes it: for a folder, that of a JSON list of its files."""
     if path.is_file():
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    files = (file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)  # as .dvcignore
+    ignored = {"__pycache__", ".DS_Store"}  # as .dvcignore
+    files = (file for file in path.rglob("*") if file.is_file() and not ignored.intersection(file.parts))
     names = sorted(file.relative_to(path).as_posix() for file in files)
     listing = json.dumps([{"md5": md5_of(path / name), "relpath": name} for name in names])
     return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"

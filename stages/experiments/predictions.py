@@ -48,7 +48,9 @@ def read_predictions(path: Path, images: int) -> Predictions:
     try:
         found = Predictions(**arrays)
     except TypeError:
-        raise ExpectedError(f"{path} holds {', '.join(arrays) or 'nothing'}; git restore {path}") from None
+        raise ExpectedError(
+            f"{path} has the wrong arrays ({', '.join(arrays) or 'none'}); git restore {path}"
+        ) from None
     if any(array.shape != (images,) for array in found):
         raise ExpectedError(f"{path} is not of {images} test images; git restore {path}")
     return found

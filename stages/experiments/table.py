@@ -21,7 +21,7 @@ def read_runs(path: Path = RUNS) -> list[Json]:
     for number, row in enumerate(rows, start=2):
         # Fields beyond the header come under None, and missing ones are None.
         if None in row or None in row.values() or not all(map(row.get, NEVER_EMPTY)):
-            raise ExpectedError(f"{path}: line {number} is no whole row; mend it, or git restore {path}")
+            raise ExpectedError(f"{path}: line {number} is incomplete; correct it, or git restore {path}")
     return [{name: _value(text) for name, text in row.items() if text} for row in rows]
 
 

@@ -167,7 +167,7 @@ def draw_points(axes: Axes, points: Mapping[float, Any], **style_of_points: Any)
 
 
 def draw_readings(axes: Axes, grid: Mapping[str, Any]) -> None:
-    """All interpretations of a grid, nearest first: ours less the paper's in accuracy, a point for each run.
+    """All interpretations of a grid, in the comparison's order: ours less the paper's accuracy, a point for each run.
 
     Args:
         axes: Where, with an interpretation a line.

@@ -109,7 +109,11 @@ def readings(content: Json) -> Markup:
         f"{found['name']}: {found['distance']['percent']:.2f} points from the paper"
         for found in content["interpretations"]
     )
-    return svg(figure, f"readings-{content['id']}", f"Interpretations of {content['where']}, nearest first. {said}.")
+    return svg(
+        figure,
+        f"readings-{content['id']}",
+        f"Interpretations of {content['where']}, those with the most cells first, then the nearest. {said}.",
+    )
 
 
 def estimate(part: Json, rule: Part, name: str) -> Markup:

@@ -16,15 +16,13 @@ from matplotlib.image import imsave
 from stages.common.files import Json
 from stages.paper.markdown import (
     DIGITS,
-    counted,
     finding,
-    form_of,
     measured,
+    part_figures,
     plain,
     printed,
-    runs_of,
     signed,
-    unit_of,
+    under_others,
     what_would_tell,
 )
 from stages.paper.rows import shown
@@ -105,6 +103,10 @@ def summary(comparison: Json) -> str:
     clauses = [f"Of the {len(results)} results that the paper prints, {joined(said)}"]
     if distances := [f"{points:.2f} points ({where})" for where, points in largest.items()]:
         clauses.append(f"the largest difference of an accuracy is {joined(distances)}")
+    rates = [row["interval"] for row in results if row["unit"] == "percent" and row.get("interval")]
+    if rates:
+        widest = max(high - low for low, high in rates) / 2
+        clauses.append(f"the widest interval of an accuracy is ±{widest:.2f} points")
     if verdicts := Counter(claim["verdict"] for claim in found):
         counts = joined([f"{count} {verdict}" for verdict, count in verdicts.items()])
         clauses.append(f"and the verdicts on its {len(found)} claims are: {counts}")
@@ -150,7 +152,7 @@ def curves_text(seeds: Sequence[int], paper_validation: str) -> str:
     if paper_validation:
         sentences[0] += f", over the paper's training and {paper_validation}"
     if len(seeds) > 1:
-        sentences.append("The lines are the mean, and the bands reach from the lowest to the highest run")
+        sentences.append("The lines are the mean, and the bands the range, of the runs that reached the epoch")
     sentences.append("Dropout and augmentation are on while the training numbers are measured")
     return ". ".join(sentences) + "."
 
@@ -173,26 +175,11 @@ def spread_of_runs(row: Json) -> str:
     return f"{low} to {high}, {runs}"
 
 
-def part_figures(part: Json) -> str:
-    """The mean of a part of a claim, its interval over runs and over other images, and how many runs are behind it."""
-    if part["mean"] is None:
-        return "no value" if part["missed"] else "not measured yet"
-    form = form_of(part)
-    mean, *ends = (part[name] if part[name] is None else f"{part[name]:{form}}" for name in ("mean", "low", "high"))
-    runs = runs_of(part)
-    if None in ends:
-        return f"{mean} ({runs}, no interval)"
-    text = f"{mean}, from {ends[0]} to {ends[1]} ({runs})"
-    if other := part["other_images"]:
-        of_these = counted(other["runs"], unit_of(part))
-        text += f"; for other images too from {other['low']:{form}} to {other['high']:{form}} ({of_these})"
-    return text
-
-
 def part_verdict(part: Json) -> str:
-    """What a part says, by which rule, and how many runs would tell."""
+    """What a part says, by which rule, and how many runs would decide it."""
     aside = "" if part["counts"] else "; shown only, does not count"
-    return f"{part['says']} (supported if the interval is {part['rule']}){what_would_tell(part)}{aside}"
+    rule = f"{part['says']} (supported if the interval is {part['rule']})"
+    return f"{rule}{what_would_tell(part)}{aside}{under_others(part)}"
 
 
 def rule(supports: str, margin: float) -> str:

@@ -1,13 +1,13 @@
 """data/paper/claims.yaml: the paper's claims, and the verdict of our runs on each.
 
 The file's own comments explain its words. A verdict follows from 95 % intervals over runs of at least three seeds:
-supported, not supported, or cannot tell, with about how many runs would tell.
+supported, not supported, or cannot tell, with about how many runs would decide it.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -193,11 +193,11 @@ def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretatio
     test_set = TestSet(numbers)
 
     @cache
-    def runs_of(name: str) -> list[Evidence]:
+    def runs_of(name: str, interpretation: str | None = None) -> list[Evidence]:
         group = claims.groups[name]
         if group.table:
             grid = grids[group.table]
-            found = [run for cell in grid.runs.get(grid.nearest or "", {}).values() for run in cell]
+            found = [run for cell in grid.runs.get(interpretation or grid.nearest or "", {}).values() for run in cell]
             chosen = [run for run in found if run.is_with(group.but)]
         else:
             base = numbers.configurations[group.configuration]
@@ -205,11 +205,20 @@ def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretatio
             chosen = [run for run in runs if run.model == base.model and not differing(wanted, run.parameters)]
         return [evidence_of(run, test_set) for run in chosen if not numbers.paper.warning(run.source)]
 
-    def interpretation_of(claim: Claim) -> str:
-        tables = {claims.groups[name].table for part in claim.parts for name in (part.of, part.less) if name}
-        return ", ".join(grids[table].nearest or "" for table in sorted(tables) if table)
+    def with_interpretations(claim: Claim) -> Json:
+        """The verdict, under the nearest interpretation of its table, and what the parts have under the others."""
+        judged = judge(claim, runs_of, test_set)
+        tables = {claims.groups[name].table for part in claim.parts for name in (part.of, part.less) if name} - {""}
+        for part, said in zip(claim.parts, judged["parts"], strict=True):
+            said["others"] = [
+                {"interpretation": name} | _numbers(estimate)
+                for table in sorted(tables)
+                for name in grids[table].others
+                if (estimate := _estimate(part, _groups(part, partial(runs_of, interpretation=name))))
+            ]
+        return judged | {"interpretation": ", ".join(grids[table].nearest or "" for table in sorted(tables))}
 
-    return [judge(claim, runs_of, test_set) | {"interpretation": interpretation_of(claim)} for claim in claims.claims]
+    return [with_interpretations(claim) for claim in claims.claims]
 
 
 class TestSet:
@@ -266,7 +275,7 @@ def judge(claim: Claim, runs_of: Callable[[str], Sequence[Evidence]], test_set: 
 
     Returns:
         The claim with its `verdict`, and for each part the estimate (in the value's own unit), what it says, about how
-        many runs or pairs would tell, and the interval for `other_images` where predictions are kept.
+        many runs or pairs would decide, and the interval for `other_images` where predictions are kept.
     """
     parts = [_judge_part(part, runs_of, test_set) for part in claim.parts]
     said = [part["says"] for part in parts if part["counts"]]
@@ -281,36 +290,64 @@ def judge(claim: Claim, runs_of: Callable[[str], Sequence[Evidence]], test_set: 
 
 
 def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_set: TestSet) -> dict[str, Any]:
-    groups = _pairs(part, [_keyed(part, name, runs_of(name)) for name in (part.of, part.less) if name])
-    missed = sum(part.value.missed_by(run) for group in groups for run in group.values())
-    groups = _pairs(
-        part,
-        [{key: run for key, run in group.items() if part.value.of(run) is not None} for group in groups],
-    )
+    missed = sum(part.value.missed_by(run) for group in _partners(part, runs_of) for run in group.values())
+    groups = _groups(part, runs_of)
     estimate = _estimate(part, groups)
     seeds = min(len({run.parameters["seed"] for run in group.values()}) for group in groups)
+    cells = [_seeds_of_cells(part, group) for group in groups]
+    fewest = min((count for group in cells for count in group), default=0)
     says, needed = CANNOT_TELL, None
     if estimate is not None and estimate.low is not None and estimate.high is not None:
-        enough = seeds >= FEWEST and not missed
+        enough = fewest >= FEWEST and not missed
         if enough and _lies(part.supports, part.margin, estimate.low, estimate.high):
             says = SUPPORTED
         elif enough and part.contradicts and _lies(part.contradicts, part.margin, estimate.low, estimate.high):
             says = NOT_SUPPORTED
         elif not missed:
-            needed = _runs_needed(part, estimate, seeds)
-    numbers = {name: getattr(estimate, name, None) for name in ("mean", "low", "high")}
+            needed = _runs_needed(part, estimate, len(cells[0]))
     return {
         "what": part.what,
-        **{name: None if number is None else rounded(number) for name, number in numbers.items()},
-        "runs": estimate.runs if estimate else 0,
+        **_numbers(estimate),
         "seeds": seeds if estimate else 0,
+        "cells": len(cells[0]),
+        "seeds_of_each": fewest,
         "missed": missed,
         "paired": bool(part.paired_by),
         "counts": part.counts,
         "says": says,
         "runs_needed": needed,
         "other_images": _other_images(part, groups, test_set),
+        "others": [],  # other interpretations
     }
+
+
+def _numbers(estimate: Estimate | None) -> Json:
+    numbers = {name: getattr(estimate, name, None) for name in ("mean", "low", "high")}
+    return {name: None if number is None else rounded(number) for name, number in numbers.items()} | {
+        "runs": estimate.runs if estimate else 0
+    }
+
+
+def _partners(part: Part, runs_of: Callable[[str], Sequence[Evidence]]) -> list[dict[Any, Evidence]]:
+    """The runs of a part's one or two groups; where it is paired, those that have a partner."""
+    return _pairs(part, [_keyed(part, name, runs_of(name)) for name in (part.of, part.less) if name])
+
+
+def _groups(part: Part, runs_of: Callable[[str], Sequence[Evidence]]) -> list[dict[Any, Evidence]]:
+    """Those of them, and of the pairs, that have the part's value."""
+    valued = [
+        {key: run for key, run in group.items() if part.value.of(run) is not None} for group in _partners(part, runs_of)
+    ]
+    return _pairs(part, valued)
+
+
+def _seeds_of_cells(part: Part, group: Mapping[Any, Evidence]) -> list[int]:
+    """How many seeds there are for each combination of the other keys of `paired_by`."""
+    others = [key for key in part.paired_by if key != "seed"]
+    seeds: dict[Any, set[Any]] = {}
+    for run in group.values():
+        seeds.setdefault(tuple(run.parameters[key] for key in others), set()).add(run.parameters["seed"])
+    return [len(found) for found in seeds.values()]
 
 
 def _keyed(part: Part, name: str, runs: Sequence[Evidence]) -> dict[Any, Evidence]:
@@ -346,13 +383,13 @@ def _pairs(part: Part, groups: list[dict[Any, Evidence]]) -> list[dict[Any, Evid
     return [{key: run for key, run in group.items() if all(key in other for other in groups)} for group in groups]
 
 
-def _runs_needed(part: Part, estimate: Estimate, seeds: int) -> int | None:
-    """About how many runs or pairs would tell; None where that is not known, or where none would."""
+def _runs_needed(part: Part, estimate: Estimate, cells: int) -> int | None:
+    """About how many runs or pairs would decide; None where that is not known, or where none would."""
     # `estimate.needed` is about an interval that leaves out 0, which a margin moves, on the side of the mean.
     decides = part.contradicts is not None or _lies(part.supports, 0, estimate.mean, estimate.mean)
     if estimate.needed is None or not decides or part.margin:
         return None
-    return max(estimate.needed, math.ceil(FEWEST * estimate.runs / seeds))  # as many of each further seed
+    return max(estimate.needed, FEWEST * cells)
 
 
 def _estimate(part: Part, groups: list[dict[Any, Evidence]]) -> Estimate | None:

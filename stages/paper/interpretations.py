@@ -64,6 +64,11 @@ class Interpretations:
         """Of the interpretations at full length with the most cells the nearest in accuracy: it answers the rows."""
         return self.names[0] if self.names and self.names[0] in self.full else None
 
+    @property
+    def others(self) -> list[str]:
+        """The other interpretations at full length."""
+        return [name for name in self.names if name in self.full and name != self.nearest]
+
     def measured(self, name: str, row: Number) -> Json | None:
         """A row's number under an interpretation, with its difference; None where the cell was not run."""
         if not (runs := self.runs[name].get(row.configuration)):
@@ -90,7 +95,7 @@ class Interpretations:
         return Standing(ANSWERED, runs, [], self.nearest)
 
     def described(self) -> Json:
-        """The grid in the comparison: each interpretation's numbers, nearest first, and the highest accuracy."""
+        """The grid in the comparison: each interpretation's numbers, as ranked, and the highest accuracy."""
         rates = [row for row in self.rows if row.unit == "percent"]
         best = [
             {"interpretation": name, "row": row.id, "ours": max(number["values"])}

@@ -176,19 +176,40 @@ def claims_list(claims: list[Json]) -> str:
 
 
 def estimate(part: Json) -> str:
-    """A mean with its interval, of how many runs, and what would tell."""
+    """What a part of a claim measured, and how many runs would decide it."""
+    aside = "" if part["counts"] else "; does not count"
+    return f"{part_figures(part)}{what_would_tell(part)}{aside}{under_others(part)}"
+
+
+def part_figures(part: Json) -> str:
+    """The mean of a part of a claim, its interval over runs and for other images, and how many runs are behind it."""
     if part["mean"] is None:
-        return "not measured yet" if not part["missed"] else f"no value{what_would_tell(part)}"
-    runs = runs_of(part)
-    shown = "" if part["counts"] else "; does not count"
+        return "no value" if part["missed"] else "not measured yet"
     form = form_of(part)
+    runs = runs_of(part)
     if part["low"] is None:
-        return f"{part['mean']:{form}} ({runs}, no interval){shown}{what_would_tell(part)}"
-    text = f"{part['mean']:{form}}, from {part['low']:{form}} to {part['high']:{form}} ({runs}){shown}"
+        return f"{part['mean']:{form}} ({runs}, no interval)"
+    text = f"{mean_and_interval(part, form)} ({runs})"
     if other := part["other_images"]:
         of_these = counted(other["runs"], unit_of(part))
         text += f"; for other images too, from {other['low']:{form}} to {other['high']:{form}} ({of_these})"
-    return text + what_would_tell(part)
+    return text
+
+
+def mean_and_interval(estimate: Json, form: str) -> str:
+    if estimate["low"] is None:
+        return f"{estimate['mean']:{form}}"
+    return f"{estimate['mean']:{form}}, from {estimate['low']:{form}} to {estimate['high']:{form}}"
+
+
+def under_others(part: Json) -> str:
+    """What a part of a claim on a table has under the other interpretations, which do not count."""
+    others = [
+        f"{found['interpretation']} {mean_and_interval(found, form_of(found))} "
+        f"({counted(found['runs'], unit_of(part))})"
+        for found in part["others"]
+    ]
+    return f"; under other interpretations: {', '.join(others)}" if others else ""
 
 
 def runs_of(part: Json) -> str:
@@ -198,18 +219,19 @@ def runs_of(part: Json) -> str:
 
 
 def what_would_tell(part: Json) -> str:
-    """What a part of a claim that cannot tell would need; nothing where that is not known."""
+    """What an undecided part of a claim needs; nothing where that is not known."""
     if part["missed"]:
         return f"; no verdict, because {counted(part['missed'], 'run')} never reached it"
-    if part["seeds"] < FEWEST <= part["runs"]:
-        return f"; a verdict needs {FEWEST} seeds"
+    if part["seeds_of_each"] < FEWEST <= part["runs"]:
+        return f"; a verdict needs {FEWEST} seeds" + (" of each cell" if part["cells"] > 1 else "")
     needed = part["runs_needed"]
-    return f"; about {counted(needed, unit_of(part))} would tell" if needed else ""
+    return f"; about {counted(needed, unit_of(part))} would decide" if needed else ""
 
 
 def form_of(part: Json) -> str:
     """How a part's numbers are written: shares and losses with four decimals; epochs, steps and seconds with one."""
-    return "+.4f" if max(abs(part[end]) for end in ("mean", "low", "high") if part[end] is not None) < 1 else "+,.1f"
+    ends = [abs(part[end]) for end in ("mean", "low", "high") if part[end] is not None]
+    return "+.4f" if max(ends, default=0) < 1 else "+,.1f"
 
 
 def unit_of(part: Json) -> str:

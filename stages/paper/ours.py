@@ -95,7 +95,7 @@ def look_up(address: str) -> Any:
         return _look_up(Path(file), what)
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise ExpectedError(
-            f"{address}: there is no such place ({error!r}); {NUMBERS} names it, or {file} is damaged"
+            f"{address}: no such place ({error!r}); correct it in {NUMBERS}, or restore {file}"
         ) from None
 
 

@@ -34,7 +34,7 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Where one more run would lie: mean ± t(n - 1) · s · sqrt(1 + 1/n) (Hahn and Meeker, 1991, section 4.7).
 
     Args:
-        values: One result for each of n runs that differ in their seed alone.
+        values: One result for each of n runs with different seeds.
 
     Returns:
         The two ends, or None for fewer than FEWEST runs: that of two reaches 11 times their distance to either side.

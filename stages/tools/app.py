@@ -54,7 +54,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """What the user asks for."""
     parser = argparse.ArgumentParser(prog="python -m stages.tools.app", description="A page that classifies pictures.")
-    parser.add_argument("--port", type=int, default=PORT, help="of 127.0.0.1; default: %(default)s")
+    parser.add_argument("--port", type=int, default=PORT, help="port of 127.0.0.1; default: %(default)s")
     return parser.parse_args()
 
 

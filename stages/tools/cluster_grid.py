@@ -197,7 +197,7 @@ class Cluster:
             if all(misfits.values()):
                 raise ExpectedError(f"no machine fits {run.name}: {said}")
             fitting = ", ".join(name for name, reason in misfits.items() if not reason)
-            say(f"machines for {run.name} and its like: {fitting}{f'; not {said}' if said else ''}")
+            say(f"machines for {run.name} and similar runs: {fitting}{f'; not {said}' if said else ''}")
 
     def _misfit(self, run: Run, machine: Any) -> str:
         """Why a machine cannot make this run; empty if it can."""

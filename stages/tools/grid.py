@@ -9,16 +9,19 @@ With `--cluster`, the same happens on the machines of a Ray cluster (`stages.too
 """
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from stages.common.errors import ExpectedError, run_program
-from stages.common.files import Json
-from stages.common.paths import EXPERIMENTS, LOCK
-from stages.common.process import ancestor, end_with
+from stages.common.files import Json, read_json
+from stages.common.paths import DATASET, EXPERIMENTS, LOCK
+from stages.common.process import LOCKS, ancestor, end_with
 from stages.experiments.git import experiments_in_git, git
-from stages.experiments.origin import Origin, made, md5_of, origin, read_lock, same_origin
+from stages.experiments.origin import Origin, is_code, made, md5_of, origin, read_lock, same_origin
 from stages.experiments.plan import Experiments, Run, all_runs, differing, load_experiments
 from stages.experiments.table import read_runs
 from stages.tools import collect
@@ -34,15 +37,19 @@ def main() -> None:
     end_with(ancestor("make"))  # which cannot tell us when it is killed
     experiments = load_experiments()
     runs = chosen(all_runs(experiments), options.runs)
-    check_clean()
-    origins = {model: present_origin(model) for model in {run.model for run in runs}}
+    models = {run.model for run in runs}
+    check_clean([*DETERMINING, *(path for model in models for path in code_of(model))])
+    origins = {model: present_origin(model) for model in models}
+    rows, references = {row["name"]: row for row in read_runs()}, experiments_in_git()
+    # As `collect` does at the end, which may be hours later.
+    collect.check_rows(rows, all_runs(experiments), read_lock(), read_json(DATASET)["source"], experiments)
     cluster = None
     if options.cluster:
         from stages.tools.cluster_grid import Cluster  # which needs Ray, an optional extra
 
         cluster = Cluster(options.cluster, options.threads or cores(), options.mixed)
         cluster.gather()
-    rows, references = {row["name"]: row for row in read_runs()}, experiments_in_git()
+        references = experiments_in_git()
     waiting = [
         run
         for run in runs
@@ -54,21 +61,25 @@ def main() -> None:
         cluster.check_fit(waiting)
     else:
         share_cores(options.jobs or 1, options.threads)
-    failed = run_all(waiting, cluster or Processes(), options.jobs or (MOST_JOBS if cluster else 1))
-    if cluster:
-        cluster.fetch()
-    collect.main()
+    with contextlib.nullcontext() if cluster else alone():
+        failed = run_all(waiting, cluster or Processes(), options.jobs or (MOST_JOBS if cluster else 1))
+        if cluster:
+            cluster.fetch()
+        collect.main()
     if failed:
-        raise ExpectedError(f"{len(failed)} of {len(waiting)} runs failed: {', '.join(failed)}; the others are done")
+        raise ExpectedError(
+            f"{len(failed)} of {len(waiting)} runs failed: {', '.join(failed)}; the others are done, and make collect "
+            "brings them into the tables"
+        )
 
 
 def arguments() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m stages.tools.grid", description=__doc__)
     parser.add_argument("runs", nargs="*", default=["table2-*"], help="names in experiments.yaml, * for any letters")
-    parser.add_argument("--jobs", type=at_least_one, help="how many at once; default: 1, or what a cluster takes")
+    parser.add_argument("--jobs", type=at_least_one, help="runs at once; default: 1, or what a cluster takes")
     parser.add_argument("--cluster", metavar="HOST:PORT", help="run them on the machines of this Ray cluster")
-    parser.add_argument("--threads", type=at_least_one, help="of each run; default: this machine's cores")
+    parser.add_argument("--threads", type=at_least_one, help="threads of each run; default: this machine's cores")
     parser.add_argument("--mixed", action="store_true", help="on a cluster, take other processors and GPUs too")
     options = parser.parse_args()
     if options.mixed and not options.cluster:
@@ -100,7 +111,24 @@ def _fits(run: Run, pattern: str) -> bool:
     return fnmatch(run.name, pattern) or fnmatch(run.configuration, pattern)
 
 
-def check_clean(determining: Sequence[str] = DETERMINING) -> None:
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """While no other grid runs here: two would train the same runs, and both write the table.
+
+    Raises:
+        ExpectedError: Another one does.
+    """
+    LOCKS.mkdir(exist_ok=True)
+    try:
+        with FileLock(LOCKS / "grid.lock", timeout=0):
+            yield
+    except Timeout:
+        raise ExpectedError(
+            "another grid runs in this folder; wait until it ends (JOBS=2 runs two of its runs at once)"
+        ) from None
+
+
+def check_clean(determining: Sequence[str]) -> None:
     """Stop if a temporary copy of the last commit would differ from what is here.
 
     Args:
@@ -110,9 +138,14 @@ def check_clean(determining: Sequence[str] = DETERMINING) -> None:
         ExpectedError: A file that determines results is not committed.
     """
     changes = git("status", "--porcelain", "--untracked-files=no", "--", *determining).splitlines()
-    if changes:
-        files = ", ".join(change[3:] for change in changes[:5])
-        raise ExpectedError(f"not committed: {files}; commit it, or undo it (git restore): runs start from HEAD")
+    code = [path for path in determining if path != "data"]  # where DVC and people put new files
+    new = git("ls-files", "--others", "--exclude-standard", "--", *code).splitlines()
+    if changes or new:
+        files = ", ".join([change[3:] for change in changes] + new)
+        raise ExpectedError(
+            f"not committed: {files}; commit it, or undo it (git restore --staged --worktree, or remove a new file): "
+            "runs start from HEAD"
+        )
 
 
 def present_origin(model: str) -> Origin:
@@ -126,9 +159,15 @@ def present_origin(model: str) -> Origin:
     for stage in (f"train_{model}", f"evaluate@{model}"):
         for dep in lock["stages"][stage]["deps"]:
             path = Path(dep["path"])  # a module, or a folder of modules
-            if path.parts[0] == "stages" and not (path.exists() and md5_of(path) == dep["md5"]):
+            if is_code(dep["path"]) and not (path.exists() and md5_of(path) == dep["md5"]):
                 raise ExpectedError(f"{path} is not what {LOCK} records; run dvc repro, and commit, before a grid")
     return present
+
+
+def code_of(model: str) -> list[str]:
+    """The code that dvc.lock names for a model's run."""
+    stages = (read_lock()["stages"][stage] for stage in (f"train_{model}", f"evaluate@{model}"))
+    return sorted({dep["path"] for stage in stages for dep in stage["deps"] if is_code(dep["path"])})
 
 
 def is_collected(run: Run, row: Json | None, wanted: Origin, experiments: Experiments) -> bool:

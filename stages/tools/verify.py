@@ -1,4 +1,4 @@
-"""Check, in seconds and from a plain clone, that every committed number follows from what is committed with it.
+"""Check, in seconds and from a fresh clone, that every committed number follows from what is committed with it.
 
 `make verify` runs this: no data, no model, no training. It writes everything that follows from the stored predictions,
 histories and run records anew into a temporary folder, with the functions of the stages, and compares the files. The
@@ -194,7 +194,7 @@ def distributions(model: str) -> Iterator[str]:
         yield f"{paths.predictions(model)}: its shape is {rows.shape}, not {shape}"
     good = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1, dtype=np.float64) - 1) <= SUM_TOLERANCE)
     if not good.all():
-        yield f"{paths.predictions(model)}: {(~good).sum()} rows are no distributions, first row {good.argmin()}"
+        yield f"{paths.predictions(model)}: {(~good).sum()} rows are not distributions, first row {good.argmin()}"
 
 
 def scores(model: str, folder: Path) -> Iterator[str]:
@@ -271,7 +271,7 @@ def readme_table() -> Iterator[str]:
     if not (begins and ends):
         yield f"{README}: it has no table between {TABLE_BEGINS} and {TABLE_ENDS}"
     elif table.strip() != (expected := headline_table(read_json(paths.comparison("json")))):
-        yield f"{README}: its table is not the comparison's, which is:\n{expected}"
+        yield f"{README}: its table is old; replace it with:\n{expected}"
 
 
 def model_cards() -> Iterator[str]:

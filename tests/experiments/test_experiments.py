@@ -186,7 +186,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_row_that_is_not_whole_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "runs.csv"
     path.write_text(f"name,model,source,code,data,epochs\na,keras_cnn,cifar10,c,d,50\n{line}\n")
-    with pytest.raises(ExpectedError, match=r"runs\.csv: line 3 is no whole row"):
+    with pytest.raises(ExpectedError, match=r"runs\.csv: line 3 is incomplete"):
         read_runs(path)
 
 
@@ -207,6 +207,10 @@ def test_code_and_images_make_the_origin_and_the_split_is_a_parameter() -> None:
     assert one.code != origin(lock(code="other"), "keras_cnn").code
     with pytest.raises(ExpectedError, match="knows no run of split and train_resnet18"):
         origin(lock(), "resnet18")
+    elsewhere = lock()
+    elsewhere["stages"]["train_keras_cnn"]["deps"][1]["path"] = "data/processed/train.npz"
+    with pytest.raises(ExpectedError, match=r"read no data/processed/\*\.npy, which tells data apart"):
+        origin(elsewhere, "keras_cnn")
 
 
 def test_other_code_adds_up_only_where_it_is_named(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_wrong_file_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ExpectedError, match=r"x\.npz is not of 9 test images; git restore"):
         read_predictions(file, 9)
     np.savez(file, other=np.zeros(3))
-    with pytest.raises(ExpectedError, match=r"x\.npz holds other; git restore"):
+    with pytest.raises(ExpectedError, match=r"x\.npz has the wrong arrays \(other\); git restore"):
         read_predictions(file, 10_000)
 
 

@@ -304,3 +304,30 @@ def test_synthetic_results_are_not_judged(workdir: Path) -> None:
     write_results({"dataset": "synthetic", "keras_cnn": "synthetic", "resnet18": "synthetic"})
     assert all(part["runs"] == 0 for claim in compared("claims").values() for part in claim["parts"])
     assert "What the paper claims" not in Path("metrics/comparison.md").read_text()
+
+
+def test_each_cell_needs_three_seeds_and_the_other_interpretations_stand_beside(workdir: Path) -> None:
+    """Three seeds of batch size 64 and one of 128 give no verdict, whatever their four pairs say."""
+    write_results()
+    depth = {"keras_cnn.convolutions_per_block": 2}
+    cells = [(64, seed) for seed in (7, 1, 2)] + [(128, 7)]
+    rows = [collected(size, 0.3, 0.85 + seed / 1e4, seed, **depth) for size, seed in cells]
+    rows += [collected(size, 0.4, 0.87 + seed / 1e4, seed, **depth) for size, seed in cells]
+    rows += [collected(128, dropout, 0.8 - dropout / 10) for dropout in (0.3, 0.4)]  # as Table 1
+    write_runs(rows)
+    claim = compared("claims")["more_dropout"]
+    assert claim["interpretation"] == "keras_cnn.convolutions_per_block=2"
+    part = claim["parts"][0]
+    assert part["low"] > 0
+    assert (part["runs"], part["seeds"], part["cells"], part["seeds_of_each"]) == (4, 3, 2, 1)
+    assert part["says"] == CANNOT_TELL
+    (other,) = part["others"]
+    assert (other["interpretation"], other["runs"], other["mean"]) == ("as Table 1", 1, pytest.approx(-0.01))
+    said = " ".join(Path("metrics/comparison.md").read_text().split())
+    assert "a verdict needs 3 seeds of each cell; under other interpretations: as Table 1 -0.0100 (1 pair)" in said
+
+    write_runs(
+        rows + [collected(128, d, a + s / 1e4, s, **depth) for d, a in ((0.3, 0.85), (0.4, 0.87)) for s in (1, 2)]
+    )
+    part = compared("claims")["more_dropout"]["parts"][0]
+    assert (part["runs"], part["seeds_of_each"], part["says"]) == (6, 3, SUPPORTED)

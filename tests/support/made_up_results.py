@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 
 from stages import cards, compare
 from stages.common import paths
-from stages.common.files import flat, read_json, read_rows, write_json, write_rows
+from stages.common.files import Json, flat, read_json, read_rows, write_json, write_rows
 from stages.common.paths import COLLECTED, METRICS, RUNS, SAMPLES
 from stages.evaluate import write_scores
 from stages.experiments.origin import origin
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 TEST_IMAGES = 10_000
 SAMPLES_OF = (("train", 25), ("test", 10))
-# What the stage reads, and what `compare_anew` has written for it, by a hash of its bytes.
+# What the stage reads, and what was written for some inputs, by a hash of their bytes.
 STAGE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["compare"]
 COMPARED = [name for name in STAGE["deps"] if not name.startswith("stages/")]
 WRITTEN: dict[bytes, list[bytes]] = {}
@@ -211,8 +212,23 @@ def compare_anew(numbers: Numbers | None = None, metrics: Path = METRICS) -> Non
         for file in sorted(path for path in (place, *place.rglob("*")) if path.is_file()):
             content.update(f"{file}\0".encode() + file.read_bytes() + b"\0")
     files = [paths.comparison(ending, metrics) for ending in ("json", "md")]
-    if (key := content.digest()) not in WRITTEN:
-        compare.write_comparison(numbers or load_numbers(), metrics)
+    written_once(content.digest(), files, lambda: compare.write_comparison(numbers or load_numbers(), metrics))
+
+
+def scores_anew(model: str, run: Json, probabilities: np.ndarray, labels: np.ndarray, *others: Any) -> None:
+    """As `stages.evaluate.write_scores`, likewise; the last of `others` is the folder."""
+    *inputs, metrics = others
+    content = hashlib.sha256(json.dumps([model, run, *inputs]).encode())
+    for array in (probabilities, labels):
+        content.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    files = [path(model, metrics) for path in (paths.scores, paths.per_class, paths.confusion)]
+    written_once(content.digest(), files, lambda: write_scores(model, run, probabilities, labels, *others))
+
+
+def written_once(key: bytes, files: list[Path], write: Callable[[], None]) -> None:
+    """Write these files, or what was written for this key before."""
+    if key not in WRITTEN:
+        write()
         WRITTEN[key] = [file.read_bytes() for file in files]
     for file, known in zip(files, WRITTEN[key], strict=True):
         file.write_bytes(known)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 
 from stages.experiments.predictions import read_predictions, scores_of
 from stages.tools.runs import share_cores
@@ -32,33 +33,43 @@ GRID = (sys.executable, "-m", "stages.tools.grid")
 MAKE = ("make", "--file=/dev/null", f"--eval=grid:; {' '.join(GRID)}", "grid")
 
 
-@pytest.mark.parametrize(
-    ("command", "ending"), [(MAKE, signal.SIGKILL), (GRID, signal.SIGINT)], ids=["make, killed", "Ctrl-C"]
-)
-def test_an_ended_grid_resumes_to_the_same_table(
-    uninterrupted: Clone, clone: Clone, command: tuple[str, ...], ending: signal.Signals
-) -> None:
-    process = clone.start(*command, stderr=subprocess.STDOUT)
+def test_an_ended_grid_resumes_to_the_same_table(uninterrupted: Clone, clone: Clone) -> None:
+    """Ended by Ctrl-C after one run and within the other; resumed by make, which is killed; and resumed to the end."""
+    process = clone.start(*GRID, stderr=subprocess.STDOUT)
+    printed = end(clone, process, signal.SIGINT, f"{FINISHED}-seed7: done (1 of 2)", f"{CUT}-seed8: epoch 3/25")
+    assert process.returncode == 1
+    assert "Traceback" not in printed
+
+    process = clone.start(*MAKE, stderr=subprocess.STDOUT)
+    printed = end(clone, process, signal.SIGKILL, f"{CUT}-seed8: epoch ")
+    assert process.returncode == -signal.SIGKILL
+    assert "Traceback" not in printed
+    assert_resumed(printed)
+
+    assert_resumed(clone.ok(*GRID))
+    assert table(clone) == table(uninterrupted)
+    assert histories(clone) == histories(uninterrupted)
+    none_is_left(clone.folder)
+
+
+def end(clone: Clone, process: "subprocess.Popen[str]", ending: signal.Signals, *lines: str) -> str:
+    """End a grid once it has printed these lines; return all that it prints."""
     try:
-        read_until(process, f"{FINISHED}-seed7: done (1 of 2)")
-        read_until(process, f"{CUT}-seed8: epoch 3/25")
+        printed = "".join(read_until(process, line) for line in lines)
         process.send_signal(ending)
         rest, _ = process.communicate(timeout=SECONDS)  # until the last process that could write there is gone
     finally:
         process.kill()
-    assert process.returncode == (1 if ending == signal.SIGINT else -signal.SIGKILL)
-    assert "Traceback" not in rest
     none_is_left(clone.folder)
     assert clone.ok("git", "status", "--porcelain") == ""
+    return printed + rest
 
-    output = clone.ok("python", "-m", "stages.tools.grid")
-    assert "2 runs, 1 of them done" in output
-    assert f"{FINISHED}-seed7: dvc exp run" not in output
-    assert f"{CUT}-seed8: resumes after epoch" in output
-    assert f"{CUT}-seed8: epoch 2/25" not in output
-    assert table(clone) == table(uninterrupted)
-    assert histories(clone) == histories(uninterrupted)
-    none_is_left(clone.folder)
+
+def assert_resumed(printed: str) -> None:
+    assert "2 runs, 1 of them done" in printed
+    assert f"{FINISHED}-seed7: dvc exp run" not in printed
+    assert f"{CUT}-seed8: resumes after epoch" in printed
+    assert f"{CUT}-seed8: epoch 2/25" not in printed
 
 
 def test_the_table_says_what_was_run(uninterrupted: Clone) -> None:
@@ -125,6 +136,9 @@ def test_a_row_that_no_longer_belongs_is_said_and_kept(
     before = table(clone)
     path = clone.folder / "experiments.yaml"
     path.write_text(path.read_text().replace(*change))
+    before_training = clone.run("python", "-m", "stages.tools.grid", "screen-broken")
+    assert (before_training.returncode, before_training.stdout) == (1, "")
+    assert says in before_training.stderr
     result = clone.run("python", "-m", "stages.tools.collect")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
@@ -152,7 +166,10 @@ def test_a_failed_run_does_not_stop_the_others(
     for run in (f"{FINISHED}-seed7", f"{CUT}-seed8"):
         assert f"{run}: done" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
-    assert ended.stderr == "grid: 1 of 3 runs failed: screen-broken-seed7; the others are done\n"
+    assert ended.stderr == (
+        "grid: 1 of 3 runs failed: screen-broken-seed7; the others are done, and make collect brings them into the "
+        "tables\n"
+    )
 
 
 def test_what_cannot_be_run_is_said(clone: Clone) -> None:
@@ -164,6 +181,14 @@ def test_what_cannot_be_run_is_said(clone: Clone) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("grid: not committed: params.yaml; ")
     clone.commit("more")
+    (clone.folder / "stages/common/.notes.swp").touch()  # DVC would hash it, and no temporary copy has it
+    result = clone.run("python", "-m", "stages.tools.grid")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("grid: not committed: stages/common/.notes.swp; ")
+    (clone.folder / "stages/common/.notes.swp").unlink()
+    with FileLock(clone.folder / ".locks/grid.lock"):
+        result = clone.run("python", "-m", "stages.tools.grid", "screen-broken")
+    assert result.stderr.startswith("grid: another grid runs in this folder; ")
     augmentation = clone.folder / "stages/training/augmentation.py"
     augmentation.write_text(augmentation.read_text() + "# more\n")
     clone.commit("other code than was run")

@@ -25,6 +25,7 @@ from tests.support.made_up_results import (
     change_json,
     compare_anew,
     predictions,
+    scores_anew,
     settle,
     write_lock,
     write_results,
@@ -39,6 +40,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     """Made-up results; their report takes seconds, so only tests with the mark `report` have a real one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(verify, "write_comparison", compare_anew)
+    monkeypatch.setattr(verify, "write_scores", scores_anew)
     write_results()
     if request.node.get_closest_marker("report"):
         write_report(load_numbers())
