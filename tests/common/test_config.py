@@ -165,11 +165,23 @@ def test_the_committed_values_are_those_of_table_1_as_run() -> None:
         "min_learning_rate": 1e-5,
     }
     resnet = load(train_resnet18.Parameters, ROOT / "params.yaml").resnet18
-    assert (resnet.epochs, resnet.batch_size, resnet.learning_rate, resnet.weight_decay) == (20, 64, 0.001, 0)
-    assert (resnet.weights, resnet.frozen, resnet.augmentation) == ("none", [], "flip_crop")
-    assert (resnet.validation, resnet.validation_augmentation) == ("test", "flip_crop")
-    assert (resnet.mean, resnet.std) == ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
-    assert (resnet.early_stopping_patience, resnet.reduce_lr_patience) == (None, None)
+    assert resnet.model_dump(exclude={"device", "weights_file"}) == {
+        "epochs": 20,
+        "batch_size": 64,
+        "learning_rate": 0.001,
+        "weight_decay": 0,
+        "weights": "none",
+        "frozen": [],
+        "augmentation": "flip_crop",
+        "validation": "test",
+        "validation_augmentation": "flip_crop",
+        "mean": [0.4914, 0.4822, 0.4465],
+        "std": [0.2023, 0.1994, 0.2010],
+        "early_stopping_patience": None,
+        "reduce_lr_patience": None,
+        "reduce_lr_factor": 0.5,
+        "min_learning_rate": 1e-5,
+    }
     part = load(split.Parameters, ROOT / "params.yaml").split
     assert (part.validation_fraction, part.random_state) == (0.2, 7)
     assert load(evaluate.Parameters, ROOT / "params.yaml").evaluate.augmented_draws == 10

@@ -66,7 +66,7 @@ MOMENTS = [
     Moment("compare", "metrics/dataset.json", "metrics/comparison.md"),
     Moment("report", "metrics/samples.npz", "metrics/report.html"),
 ]
-SPLIT = MOMENTS[2]
+SPLIT = next(moment for moment in MOMENTS if moment.stage == "split")
 EACH_MODEL = [f"{stage}{model}" for stage in ("evaluate@", "export_") for model in ("keras_cnn", "resnet18")]
 
 
