@@ -205,7 +205,7 @@ def mean_and_interval(estimate: Json, form: str) -> str:
 def under_others(part: Json) -> str:
     """What a part of a claim on a table has under the other interpretations, which do not count."""
     others = [
-        f"; under {found['interpretation']}: {mean_and_interval(found, form_of(found))} "
+        f"; under “{found['interpretation']}”: {mean_and_interval(found, form_of(found))} "
         f"({counted(found['runs'], unit_of(part))})"
         for found in part["others"]
     ]

@@ -324,7 +324,7 @@ def test_each_cell_needs_three_seeds_and_the_other_interpretations_stand_beside(
     (other,) = part["others"]
     assert (other["interpretation"], other["runs"], other["mean"]) == ("as Table 1", 1, pytest.approx(-0.01))
     said = " ".join(Path("metrics/comparison.md").read_text().split())
-    assert "a verdict needs 3 seeds of each cell; under as Table 1: -0.0100 (1 pair)" in said
+    assert "a verdict needs 3 seeds of each cell; under “as Table 1”: -0.0100 (1 pair)" in said
 
     write_runs(
         rows + [collected(128, d, a + s / 1e4, s, **depth) for d, a in ((0.3, 0.85), (0.4, 0.87)) for s in (1, 2)]

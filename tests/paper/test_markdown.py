@@ -76,5 +76,5 @@ def test_the_text_follows_from_the_json_alone() -> None:
 )
 def test_epochs_have_one_decimal_and_shares_four(ends: tuple[float, ...], text: str) -> None:
     part = dict(zip(("mean", "low", "high"), ends, strict=True)) | {"runs": 2, "paired": True, "counts": True}
-    part |= {"seeds": 2, "missed": 0}
-    assert estimate(part | {"other_images": None, "runs_needed": None}).startswith(text)
+    part |= {"seeds": 2, "cells": 1, "seeds_of_each": 2, "missed": 0}
+    assert estimate(part | {"other_images": None, "others": [], "runs_needed": None}).startswith(text)
