@@ -231,6 +231,7 @@ def written_once(key: bytes, files: list[Path], write: Callable[[], None]) -> No
         write()
         WRITTEN[key] = [file.read_bytes() for file in files]
     for file, known in zip(files, WRITTEN[key], strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(known)
 
 
