@@ -313,6 +313,7 @@ def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_s
         "seeds_of_each": fewest,
         "missed": missed,
         "paired": bool(part.paired_by),
+        "decimals": 1 if part.value.goal < math.inf else 4,  # of epochs, steps and seconds; of shares and losses
         "counts": part.counts,
         "says": says,
         "runs_needed": needed,

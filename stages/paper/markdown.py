@@ -205,7 +205,7 @@ def mean_and_interval(estimate: Json, form: str) -> str:
 def under_others(part: Json) -> str:
     """What a part of a claim on a table has under the other interpretations, which do not count."""
     others = [
-        f"; under “{found['interpretation']}”: {mean_and_interval(found, form_of(found))} "
+        f"; under “{found['interpretation']}”: {mean_and_interval(found, form_of(part))} "
         f"({counted(found['runs'], unit_of(part))})"
         for found in part["others"]
     ]
@@ -229,9 +229,8 @@ def what_would_tell(part: Json) -> str:
 
 
 def form_of(part: Json) -> str:
-    """How a part's numbers are written: shares and losses with four decimals; epochs, steps and seconds with one."""
-    ends = [abs(part[end]) for end in ("mean", "low", "high") if part[end] is not None]
-    return "+.4f" if max(ends, default=0) < 1 else "+,.1f"
+    """How a part's numbers are written."""
+    return f"+,.{part['decimals']}f"
 
 
 def unit_of(part: Json) -> str:

@@ -320,6 +320,7 @@ def test_each_cell_needs_three_seeds_and_the_other_interpretations_stand_beside(
     part = claim["parts"][0]
     assert part["low"] > 0
     assert (part["runs"], part["seeds"], part["cells"], part["seeds_of_each"]) == (4, 3, 2, 1)
+    assert [part["decimals"] for part in compared("claims")["larger_batch"]["parts"]] == [1, 1, 1, 4]
     assert part["says"] == CANNOT_TELL
     (other,) = part["others"]
     assert (other["interpretation"], other["runs"], other["mean"]) == ("as Table 1", 1, pytest.approx(-0.01))

@@ -68,13 +68,14 @@ def test_the_text_follows_from_the_json_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "text"),
+    ("decimals", "ends", "text"),
     [
-        ((-0.5, -6.87, 5.83), "-0.5, from -6.9 to +5.8 (2 pairs)"),
-        ((0.01, -0.02, 0.04), "+0.0100, from -0.0200 to +0.0400"),
+        (1, (-0.5, -6.87, 5.83), "-0.5, from -6.9 to +5.8 (2 pairs)"),
+        (4, (0.01, -0.02, 0.04), "+0.0100, from -0.0200 to +0.0400"),
+        (4, (-0.98, -1.12, -0.84), "-0.9800, from -1.1200 to -0.8400"),
     ],
 )
-def test_epochs_have_one_decimal_and_shares_four(ends: tuple[float, ...], text: str) -> None:
+def test_epochs_have_one_decimal_and_shares_four(decimals: int, ends: tuple[float, ...], text: str) -> None:
     part = dict(zip(("mean", "low", "high"), ends, strict=True)) | {"runs": 2, "paired": True, "counts": True}
-    part |= {"seeds": 2, "cells": 1, "seeds_of_each": 2, "missed": 0}
+    part |= {"seeds": 2, "cells": 1, "seeds_of_each": 2, "missed": 0, "decimals": decimals}
     assert estimate(part | {"other_images": None, "others": [], "runs_needed": None}).startswith(text)
