@@ -171,7 +171,7 @@ def load_ray() -> Any:
     except FileNotFoundError:
         raise ExpectedError(f"{TOKEN} is missing; copy it from the head, and chmod 600 it") from None
     if permissions & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ExpectedError(f"others can read {TOKEN}; chmod 600 it, and make a new one if they may have read it")
+        raise ExpectedError(f"others can read {TOKEN}; chmod 600 {TOKEN}, and make a new one if they may have read it")
     os.environ.pop("RAY_AUTH_TOKEN", None)  # it would be used instead of the file
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(TOKEN.absolute())

@@ -138,7 +138,7 @@ def test_without_the_token_nothing_joins_and_nothing_runs(cluster: RayCluster) -
     ended_with_one_line(home.run(*GRID, "--cluster", cluster.address), f"grid: {says}")
     ended_with_one_line(home.run(*CLUSTER, "join", cluster.address), f"cluster: {says}")
     token.chmod(0o644)
-    says = "others can read .cluster/token; chmod 600 .cluster/token, and make a new one if they may have"
+    says = "others can read .cluster/token; chmod 600 .cluster/token, and make a new one if they may have read it"
     ended_with_one_line(home.run(*CLUSTER, "join", cluster.address), f"cluster: {says}")
     token.unlink()
     says = ".cluster/token is missing; copy it from the head, and chmod 600 it"
