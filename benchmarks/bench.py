@@ -73,7 +73,8 @@ def training(data: Path, quick: bool) -> Json:
     say("the rate of matrix products, and the models' own")
     plans = throughput.QUICK_PLANS if quick else throughput.PLANS
     batch_sizes = sorted({batch_size for _, batch_size in plans})
-    rates = {framework: rates_of(framework, batch_sizes) for framework in ("torch", "tensorflow")}
+    side = limit.QUICK_SIDE if quick else limit.SIDE
+    rates = {framework: rates_of(framework, batch_sizes, side) for framework in ("torch", "tensorflow")}
     rows = on_device("cpu", data, plans)
     gpu: Any = NO_GPU
     if name := rates["torch"]["gpu"]:
@@ -91,9 +92,9 @@ def on_device(device: str, data: Path, plans: dict[tuple[str, int], throughput.P
     return rows
 
 
-def rates_of(framework: str, batch_sizes: list[int]) -> Json:
-    """What `benchmarks.limit` measures, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.limit", framework, *map(str, batch_sizes)]
+def rates_of(framework: str, batch_sizes: list[int], side: int) -> Json:
+    """What `benchmarks.limit` measures, in a process of its own, with products of matrices of this side."""
+    command = [sys.executable, "-m", "benchmarks.limit", framework, str(side), *map(str, batch_sizes)]
     result = subprocess.run(command, cwd=throughput.ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
         raise ExpectedError(f"benchmarks.limit {framework} failed: {throughput.last_line(result.stderr)}")

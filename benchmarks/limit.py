@@ -25,6 +25,7 @@ from stages.common.errors import ExpectedError
 from stages.keras_cnn import backend as keras_backend
 
 SIDE = 2048  # of the matrices: float32 takes 16 MB, more than a core's cache
+QUICK_SIDE = 256
 REPEATS = 20
 WARM_UP = 3
 # PyTorch's operations on the CPU; the slow ones are where it has no oneDNN.
@@ -38,9 +39,9 @@ def main() -> None:
 
     torch's answer holds ResNet-18's operations and the GPU as well.
     """
-    framework, *batch_sizes = sys.argv[1:]
+    framework, side, *batch_sizes = sys.argv[1:]
     product = {"torch": torch_product, "tensorflow": tensorflow_product}[framework]
-    answer: dict[str, Any] = {"gflops_per_second": round(rate(product()), 1)}
+    answer: dict[str, Any] = {"gflops_per_second": round(rate(product, int(side)), 1)}
     products_ms = {"torch": resnet18_products_ms, "tensorflow": keras_cnn_products_ms}[framework]
     answer["products_ms"] = {size: round(products_ms(int(size)), 3) for size in batch_sizes}
     if framework == "torch":
@@ -61,23 +62,23 @@ def seconds(compute: Callable[[], Any]) -> list[float]:
     return times[WARM_UP:]
 
 
-def rate(multiply: Callable[[], Any]) -> float:
+def rate(product: Callable[[int], Callable[[], Any]], side: int) -> float:
     """The best of several products of two square matrices, in 1e9 operations a second: other work only slows them."""
-    return 2 * SIDE**3 / min(seconds(multiply)) / 1e9
+    return 2 * side**3 / min(seconds(product(side))) / 1e9
 
 
-def torch_product() -> Callable[[], Any]:
+def torch_product(side: int) -> Callable[[], Any]:
     """The product in PyTorch, on the CPU."""
     import torch
 
-    left, right = torch.rand(2, SIDE, SIDE)
+    left, right = torch.rand(2, side, side)
     return lambda: left @ right
 
 
-def tensorflow_product() -> Callable[[], Any]:
+def tensorflow_product(side: int) -> Callable[[], Any]:
     """The product in TensorFlow, on the CPU; `numpy` waits for it."""
     tf = tensorflow()
-    left, right = (tf.random.uniform((SIDE, SIDE)) for _ in range(2))
+    left, right = (tf.random.uniform((side, side)) for _ in range(2))
     return lambda: (left @ right)[0, 0].numpy()
 
 
