@@ -43,7 +43,7 @@ from stages.experiments.git import bytes_in, experiments_in_git, file_in
 from stages.experiments.origin import Origin
 from stages.experiments.predictions import in_short, to_bytes
 from stages.experiments.table import read_runs, write_runs
-from stages.tools.grid import alone, check_clean
+from stages.tools.grid import check_clean, only_grid
 from stages.tools.runs import Processes, run_all, say, share_cores
 
 TARGET = "beyond/dvc.yaml:evaluate"
@@ -66,7 +66,7 @@ def main() -> None:
         check_cost(run)
     say(f"{len(wanted)} runs, {len(wanted) - len(waiting)} of them done")
     share_cores(options.jobs)
-    with alone():
+    with only_grid():
         failed = run_all(waiting, Processes(command_of), options.jobs)
         collect(runs, present)
     if failed:

@@ -15,13 +15,11 @@ import signal
 import subprocess
 import threading
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import psutil
-from filelock import FileLock, Timeout
 from pydantic import Field, model_validator
 
 from beyond.ladder.plan import DETERMINING, present_origin
@@ -32,7 +30,7 @@ from stages.common.process import ancestor, end_with
 from stages.experiments.git import experiments_in_git, file_in
 from stages.experiments.plan import Overrides, parameters_of
 from stages.tools.grid import check_clean
-from stages.tools.runs import BUSY, TRIES, Processes, end_all, run_dvc, say, share_cores
+from stages.tools.runs import BUSY, TRIES, Processes, alone, end_all, run_dvc, say, share_cores
 from stages.training.randomness import derived_seed
 
 os.environ["MPLBACKEND"] = "agg"  # a notebook sets one that may not be installed here
@@ -130,8 +128,8 @@ def main() -> None:
     search = searches[options.study]
     committed = committed_values(search)
     check_clean(DETERMINING)
-    STORAGE.mkdir(exist_ok=True)
-    with alone(options.study):
+    # Two would take each other's unfinished trials for cut off.
+    with alone(STORAGE / f"{options.study}.lock", f"another process runs the search {options.study} in this folder"):
         study = open_study(options.study, search, committed)
         try:
             run_trials(options.study, study, search, options.jobs)
@@ -162,20 +160,6 @@ def committed_values(search: Search) -> dict[str, Any]:
     if unknown := sorted(search.space.keys() - values.keys()):
         raise ExpectedError(f"{SEARCHES}: {search.parameters} has no {unknown[0]}")
     return {key: values[key] for key in search.space}
-
-
-@contextlib.contextmanager
-def alone(name: str) -> Iterator[None]:
-    """While no other process works on this study: its unfinished trials would count as cut off.
-
-    Raises:
-        ExpectedError: Another process does.
-    """
-    try:
-        with FileLock(STORAGE / f"{name}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise ExpectedError(f"another process runs the search {name} in this folder; wait until it ends") from None
 
 
 def open_study(name: str, search: Search, committed: dict[str, Any]) -> optuna.Study:

@@ -27,19 +27,35 @@ def origin(lock: Json, model: str) -> Origin:
     Raises:
         ExpectedError: It has no such run.
     """
-    stages = ("split", f"train_{model}", f"evaluate@{model}")
-    try:
-        deps = {dep["path"]: dep["md5"] for stage in stages for dep in lock["stages"][stage]["deps"]}
-    except (KeyError, TypeError):
-        raise ExpectedError(
-            f"{LOCK} knows no run of {' and '.join(stages)}; run git restore {LOCK}, or dvc repro"
-        ) from None
+    deps = dependencies(lock, model)
     code = {path: md5 for path, md5 in deps.items() if is_code(path)}
     # Which of them train and which validate follows from these, from stages/split.py and from its parameters.
     data = {path: md5 for path, md5 in deps.items() if path.startswith("data/processed/") and path.endswith(".npy")}
     if not data:  # all data would count as the same
-        raise ExpectedError(f"{LOCK}: {', '.join(stages)} read no data/processed/*.npy, which tells data apart")
+        raise ExpectedError(
+            f"{LOCK}: {', '.join(stages_of(model))} read no data/processed/*.npy, which tells data apart"
+        )
     return Origin(short_hash(code), short_hash(data))
+
+
+def stages_of(model: str) -> tuple[str, ...]:
+    """The stages that make a model's run from the images."""
+    return "split", f"train_{model}", f"evaluate@{model}"
+
+
+def dependencies(lock: Json, model: str) -> dict[str, str]:
+    """What a model's run was made from, and its MD5 sums, from the content of dvc.lock.
+
+    Raises:
+        ExpectedError: It has no such run.
+    """
+    stages = stages_of(model)
+    try:
+        return {dep["path"]: dep["md5"] for stage in stages for dep in lock["stages"][stage]["deps"]}
+    except (KeyError, TypeError):
+        raise ExpectedError(
+            f"{LOCK} knows no run of {' and '.join(stages)}; run git restore {LOCK}, or dvc repro"
+        ) from None
 
 
 def is_code(path: str) -> bool:

@@ -205,6 +205,10 @@ def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretatio
             chosen = [run for run in runs if run.model == base.model and not differing(wanted, run.parameters)]
         return [evidence_of(run, test_set) for run in chosen if not numbers.paper.warning(run.source)]
 
+    def under(interpretation: str, part: Part) -> Estimate | None:
+        partners = _partners(part, partial(runs_of, interpretation=interpretation))
+        return _estimate(part, _with_value(part, partners))
+
     def with_interpretations(claim: Claim) -> Json:
         """The verdict, under the nearest interpretation of its table, and what the parts have under the others."""
         judged = judge(claim, runs_of, test_set)
@@ -214,7 +218,11 @@ def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretatio
                 {"interpretation": name} | _numbers(estimate)
                 for table in sorted(tables)
                 for name in grids[table].others
-                if (estimate := _estimate(part, _groups(part, partial(runs_of, interpretation=name))))
+                if (
+                    estimate := _estimate(
+                        part, _with_value(part, _partners(part, partial(runs_of, interpretation=name)))
+                    )
+                )
             ]
         return judged | {"interpretation": ", ".join(grids[table].nearest or "" for table in sorted(tables))}
 
@@ -290,8 +298,9 @@ def judge(claim: Claim, runs_of: Callable[[str], Sequence[Evidence]], test_set: 
 
 
 def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_set: TestSet) -> dict[str, Any]:
-    missed = sum(part.value.missed_by(run) for group in _partners(part, runs_of) for run in group.values())
-    groups = _groups(part, runs_of)
+    partners = _partners(part, runs_of)
+    missed = sum(part.value.missed_by(run) for group in partners for run in group.values())
+    groups = _with_value(part, partners)
     estimate = _estimate(part, groups)
     seeds = min(len({run.parameters["seed"] for run in group.values()}) for group in groups)
     cells = [_seeds_of_cells(part, group) for group in groups]
@@ -334,12 +343,11 @@ def _partners(part: Part, runs_of: Callable[[str], Sequence[Evidence]]) -> list[
     return _pairs(part, [_keyed(part, name, runs_of(name)) for name in (part.of, part.less) if name])
 
 
-def _groups(part: Part, runs_of: Callable[[str], Sequence[Evidence]]) -> list[dict[Any, Evidence]]:
+def _with_value(part: Part, groups: list[dict[Any, Evidence]]) -> list[dict[Any, Evidence]]:
     """Those of them, and of the pairs, that have the part's value."""
-    valued = [
-        {key: run for key, run in group.items() if part.value.of(run) is not None} for group in _partners(part, runs_of)
-    ]
-    return _pairs(part, valued)
+    return _pairs(
+        part, [{key: run for key, run in group.items() if part.value.of(run) is not None} for group in groups]
+    )
 
 
 def _seeds_of_cells(part: Part, group: Mapping[Any, Evidence]) -> list[int]:

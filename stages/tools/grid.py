@@ -10,22 +10,20 @@ With `--cluster`, the same happens on the machines of a Ray cluster (`stages.too
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from stages.common.errors import ExpectedError, run_program
 from stages.common.files import Json, read_json
 from stages.common.paths import DATASET, EXPERIMENTS, LOCK
 from stages.common.process import LOCKS, ancestor, end_with
 from stages.experiments.git import experiments_in_git, git
-from stages.experiments.origin import Origin, is_code, made, md5_of, origin, read_lock, same_origin
+from stages.experiments.origin import Origin, dependencies, is_code, made, md5_of, origin, read_lock, same_origin
 from stages.experiments.plan import Experiments, Run, all_runs, differing, load_experiments
 from stages.experiments.table import read_runs
 from stages.tools import collect
-from stages.tools.runs import Processes, run_all, say, share_cores
+from stages.tools.runs import Processes, alone, run_all, say, share_cores
 from stages.training.machine import cores
 
 DETERMINING = ("params.yaml", "dvc.yaml", "dvc.lock", "stages", "data")  # what a run is made from
@@ -35,14 +33,15 @@ MOST_JOBS = 200  # that wait for a place on a cluster, or run there
 def main() -> None:
     options = arguments()
     end_with(ancestor("make"))  # which cannot tell us when it is killed
-    experiments = load_experiments()
-    runs = chosen(all_runs(experiments), options.runs)
+    experiments, lock = load_experiments(), read_lock()
+    named = all_runs(experiments)
+    runs = chosen(named, options.runs)
     models = {run.model for run in runs}
-    check_clean([*DETERMINING, *(path for model in models for path in code_of(model))])
-    origins = {model: present_origin(model) for model in models}
+    check_clean([*DETERMINING, *(path for model in models for path in code_of(lock, model))])
+    origins = {model: present_origin(lock, model) for model in models}
     rows, references = {row["name"]: row for row in read_runs()}, experiments_in_git()
     # As `collect` does at the end, which may be hours later.
-    collect.check_rows(rows, all_runs(experiments), read_lock(), read_json(DATASET)["source"], experiments)
+    collect.check_rows(rows, named, lock, read_json(DATASET)["source"], experiments)
     cluster = None
     if options.cluster:
         from stages.tools.cluster_grid import Cluster  # which needs Ray, an optional extra
@@ -61,7 +60,7 @@ def main() -> None:
         cluster.check_fit(waiting)
     else:
         share_cores(options.jobs or 1, options.threads)
-    with contextlib.nullcontext() if cluster else alone():
+    with contextlib.nullcontext() if cluster else only_grid():
         failed = run_all(waiting, cluster or Processes(), options.jobs or (MOST_JOBS if cluster else 1))
         if cluster:
             cluster.fetch()
@@ -111,21 +110,9 @@ def _fits(run: Run, pattern: str) -> bool:
     return fnmatch(run.name, pattern) or fnmatch(run.configuration, pattern)
 
 
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """While no other grid runs here: two would train the same runs, and both write the table.
-
-    Raises:
-        ExpectedError: Another one does.
-    """
-    LOCKS.mkdir(exist_ok=True)
-    try:
-        with FileLock(LOCKS / "grid.lock", timeout=0):
-            yield
-    except Timeout:
-        raise ExpectedError(
-            "another grid runs in this folder; wait until it ends (JOBS=2 runs two of its runs at once)"
-        ) from None
+def only_grid() -> contextlib.AbstractContextManager[None]:
+    """While no other grid runs here: two would train the same runs, and both write the table."""
+    return alone(LOCKS / "grid.lock", "another grid runs in this folder", "; JOBS=2 runs two of its runs at once")
 
 
 def check_clean(determining: Sequence[str]) -> None:
@@ -148,26 +135,26 @@ def check_clean(determining: Sequence[str]) -> None:
         )
 
 
-def present_origin(model: str) -> Origin:
+def present_origin(lock: Json, model: str) -> Origin:
     """The origin of a run that starts now.
 
     Raises:
         ExpectedError: dvc.lock was made with other code, so that no result here is comparable with the new runs.
     """
-    lock = read_lock()
     present = origin(lock, model)
-    for stage in (f"train_{model}", f"evaluate@{model}"):
-        for dep in lock["stages"][stage]["deps"]:
-            path = Path(dep["path"])  # a module, or a folder of modules
-            if is_code(dep["path"]) and not (path.exists() and md5_of(path) == dep["md5"]):
-                raise ExpectedError(f"{path} is not what {LOCK} records; run dvc repro, and commit, before a grid")
+    for path, md5 in code_of(lock, model).items():  # a module, or a folder of modules
+        if not (Path(path).exists() and md5_of(Path(path)) == md5):
+            raise ExpectedError(f"{path} is not what {LOCK} records; run dvc repro, and commit, before a grid")
     return present
 
 
-def code_of(model: str) -> list[str]:
-    """The code that dvc.lock names for a model's run."""
-    stages = (read_lock()["stages"][stage] for stage in (f"train_{model}", f"evaluate@{model}"))
-    return sorted({dep["path"] for stage in stages for dep in stage["deps"] if is_code(dep["path"])})
+def code_of(lock: Json, model: str) -> dict[str, str]:
+    """The code that trains and scores a model, and its MD5 sums in dvc.lock.
+
+    Raises:
+        ExpectedError: It has no such run.
+    """
+    return {path: md5 for path, md5 in dependencies(lock, model).items() if is_code(path)}
 
 
 def is_collected(run: Run, row: Json | None, wanted: Origin, experiments: Experiments) -> bool:

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
+
+from stages.common.errors import ExpectedError
 from stages.experiments.plan import Run
 from stages.tools.cluster_machine import threads_of_a_run
 
@@ -39,6 +42,26 @@ class Runner(Protocol):
 
     def end(self, forcibly: bool) -> None:
         """End what is running."""
+
+
+@contextlib.contextmanager
+def alone(lock: Path, busy: str, instead: str = "") -> Iterator[None]:
+    """While no other process holds this lock.
+
+    Args:
+        lock: Its file.
+        busy: What another process does.
+        instead: What else can be done than to wait.
+
+    Raises:
+        ExpectedError: Another process holds it.
+    """
+    lock.parent.mkdir(exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise ExpectedError(f"{busy}; wait until it ends{instead}") from None
 
 
 def share_cores(jobs: int, threads: int | None = None) -> None:
