@@ -218,11 +218,7 @@ def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretatio
                 {"interpretation": name} | _numbers(estimate)
                 for table in sorted(tables)
                 for name in grids[table].others
-                if (
-                    estimate := _estimate(
-                        part, _with_value(part, _partners(part, partial(runs_of, interpretation=name)))
-                    )
-                )
+                if (estimate := under(name, part))
             ]
         return judged | {"interpretation": ", ".join(grids[table].nearest or "" for table in sorted(tables))}
 
