@@ -20,11 +20,11 @@
 #   make kills      kill both trainings at random moments on real data, and check that they resume; ten minutes
 #   make test       run the tests
 #   make lint       run ruff and mypy
-#   make lock       write requirements.txt anew, with the latest versions
+#   make lock       write the three requirements files anew, with the latest versions
 #
-# PYTHON=python3.12        another Python (3.11 to 3.13) for .venv
-# CIFAR10_ARCHIVE=/path    a local copy of CIFAR-10, the archive or its extracted folder, instead of a download
-# TORCH_INDEX=https://download.pytorch.org/whl/cpu    PyTorch without CUDA: several GB less to download and keep
+#   PYTHON=python3.12        another Python (3.11 to 3.13) for .venv
+#   CIFAR10_ARCHIVE=/path    a local copy of CIFAR-10, the archive or its extracted folder, instead of a download
+#   TORCH_INDEX=https://download.pytorch.org/whl/cpu    PyTorch without CUDA: several GB less to download and keep
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -91,9 +91,10 @@ demo: committed $(READY)
 	@echo "The demo runs on synthetic data, not on CIFAR-10, in a clone of the last commit: $(CLONE)"
 	rm -rf demo
 	git clone --quiet "$$(git rev-parse --show-toplevel)" demo
+	git -C demo config user.name demo && git -C demo config user.email demo@example.org
 	cd "$(CLONE)" && $(DVC) exp run $(addprefix -S ,$(DEMO))
-	@cd "$(CLONE)" && git add --all && git -c user.name=demo -c user.email=demo@example.org -c commit.gpgSign=false \
-	  commit --quiet --no-verify --message "Results of synthetic data, not of CIFAR-10"
+	@cd "$(CLONE)" && git add --all && git -c commit.gpgSign=false commit --quiet --no-verify \
+	  --message "Results of synthetic data, not of CIFAR-10"
 	@cat "$(CLONE)metrics/comparison.md"
 	@echo "Pictures: $(CLONE)metrics/figures, for example $(CLONE)metrics/figures/predictions_resnet18.png"
 
@@ -183,8 +184,8 @@ lock: $(READY)
 	{ echo "# Every package and its version, for Python 3.11 to 3.13, locked from pyproject.toml by \`make lock\`."; \
 	  cat .venv/lock; } > requirements.txt
 	printf '%s\n' 'gradio>=6' jinja2 numpy onnxruntime pillow | python -m uv pip compile --quiet --upgrade --universal \
-	  --python-version 3.11 --no-annotate --no-header - > .venv/lock
-	{ echo "# The packages of \`make app\`, for Python 3.11 to 3.13, locked by \`make lock\`."; cat .venv/lock; } \
+	  --python-version 3.11 --no-annotate --no-header - > .venv/lock-app
+	{ echo "# The packages of \`make app\`, for Python 3.11 to 3.13, locked by \`make lock\`."; cat .venv/lock-app; } \
 	  > requirements-app.txt
 	python -m uv export --quiet --no-hashes --no-annotate --no-header --extra dev --extra cluster --no-emit-project \
 	  > .venv/lock-cluster

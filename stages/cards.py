@@ -6,14 +6,13 @@ Everything in models/<model>.md follows from the metrics. The code that loads a 
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.common import paths
 from stages.common.files import Json, read_arrays, read_json, read_rows, write_whole
 from stages.common.paths import DATASET
 from stages.common.process import run_stage
 from stages.page.predictions import BINS, calibration
-from stages.paper.markdown import table
+from stages.paper.markdown import table, templates
 
 DESCRIBED = {
     "keras_cnn": (
@@ -58,30 +57,27 @@ def main() -> None:
 
 def card(model: str) -> str:
     """The card of a model, Markdown, from the files of metrics."""
-    environment = Environment(  # noqa: S701  no HTML
-        loader=FileSystemLoader(Path(__file__).parent / "page"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     run, dataset = read_json(paths.run(model)), read_json(DATASET)
     predictions = read_arrays(paths.predictions(model))
     title, described = DESCRIBED[model]
-    return environment.get_template("card.md.jinja").render(
-        model=model,
-        title=title,
-        described=described,
-        source=run["source"],
-        run=run,
-        dataset=dataset,
-        classes=dataset["classes"],
-        validated_on_test=run["parameters"].get(model, {}).get("validation") == "test",
-        images=len(predictions["labels"]),
-        bins=BINS,
-        scores=scores_table(model, predictions["probabilities"], predictions["labels"]),
-        per_class=per_class_table(model),
-        loading=loading(model, run),
+    return (
+        templates(Path(__file__).parent / "page")
+        .get_template("card.md.jinja")
+        .render(
+            model=model,
+            title=title,
+            described=described,
+            source=run["source"],
+            run=run,
+            dataset=dataset,
+            classes=dataset["classes"],
+            validated_on_test=run["parameters"].get(model, {}).get("validation") == "test",
+            images=len(predictions["labels"]),
+            bins=BINS,
+            scores=scores_table(model, predictions["probabilities"], predictions["labels"]),
+            per_class=per_class_table(model),
+            loading=loading(model, run),
+        )
     )
 
 

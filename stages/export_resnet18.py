@@ -1,5 +1,6 @@
 """Export ResNet-18 to ONNX, so that it classifies without PyTorch."""
 
+import pickle
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class Network(nn.Module):
         self.layers = build()
         try:
             self.layers.load_state_dict(torch.load(MODEL_FILE, map_location="cpu", weights_only=True))
+        except pickle.UnpicklingError:  # whose own words advise to run what is in the file
+            raise unreadable(MODEL_FILE, "it is damaged, or holds more than tensors") from None
         except Exception as error:  # torch.load raises whatever its zip reader or parser meets
             raise unreadable(MODEL_FILE, error) from None
         self.mean, self.std = parameters["mean"], parameters["std"]

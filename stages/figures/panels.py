@@ -166,7 +166,7 @@ def draw_points(axes: Axes, points: Mapping[float, Any], **style_of_points: Any)
             axes.plot(seeds, number["values"], color=style_of_points["color"], **OUR_RUN)
 
 
-def draw_readings(axes: Axes, grid: Mapping[str, Any]) -> None:
+def draw_interpretations(axes: Axes, grid: Mapping[str, Any]) -> None:
     """All interpretations of a grid, in the comparison's order: ours less the paper's accuracy, a point for each run.
 
     Args:

@@ -1,4 +1,4 @@
-"""Classify with an exported model: it needs ONNX Runtime and NumPy alone, and no framework."""
+"""Classify with an exported model: it needs only ONNX Runtime and NumPy, and no framework."""
 
 import json
 import os
@@ -15,6 +15,7 @@ import onnxruntime
 from stages.common.errors import ExpectedError
 
 MODELS = ("keras_cnn", "resnet18")
+IN_GIT = "keras_cnn"  # whose file is small enough
 INPUT, OUTPUT, OPSET = "pixels", "probabilities", 20
 BATCH = 500  # images at once
 
@@ -38,9 +39,10 @@ def load_classifier(path: Path) -> Classifier:
     Raises:
         ExpectedError: The file is missing or is no such model.
     """
-    again = f"dvc repro export_{path.stem}"
+    again, restore = f"dvc repro export_{path.stem}", f"git restore {path}"
     if not path.exists():
-        raise ExpectedError(f"{path} is missing; dvc pull {path} fetches it where a remote has it, {again} makes it")
+        way = f"dvc pull {path} fetches it where a remote has it, {again} makes it"
+        raise ExpectedError(f"{path} is missing; {f'{restore} brings it back' if path.stem == IN_GIT else way}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors are raised anyway
     options.intra_op_num_threads = 1  # more wait for each other, for minutes, where another program takes a core
@@ -50,5 +52,7 @@ def load_classifier(path: Path) -> Classifier:
         classifier = Classifier(session, json.loads(facts["classes"]), facts["source"])
     except Exception as error:  # ONNX Runtime has an exception for each kind of damage
         reason = " ".join(str(error).split())
-        raise ExpectedError(f"{path} is no model of this pipeline ({reason[:100]}); run {again}") from None
+        raise ExpectedError(
+            f"{path} is no model of this pipeline ({reason[:100]}); run {restore if path.stem == IN_GIT else again}"
+        ) from None
     return classifier

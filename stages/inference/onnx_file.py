@@ -38,8 +38,8 @@ def export(model: str, network: nn.Module, source: str) -> None:
     write_whole(paths.onnx(model), content)
     try:
         found = compared(model)
-    except ExpectedError:
-        paths.onnx(model).unlink()  # or `make predict` would use it
+    except BaseException:  # Ctrl-C too
+        paths.onnx(model).unlink(missing_ok=True)  # or `make predict` would use it
         raise
     write_json(paths.export(model), {"opset": OPSET, "bytes": len(content), **found})
 

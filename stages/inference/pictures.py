@@ -6,6 +6,7 @@ an antialiasing filter. A picture whose object is small or at the edge needs to 
 """
 
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def files_in(places: list[str]) -> list[str]:
     """
     files: list[str] = []
     for place in places:
-        if place != "-" and Path(place).is_dir():
+        if place != "-" and os.path.isdir(place):  # noqa: PTH112  pathlib raises for a name that is too long
             inside = sorted(str(file) for file in Path(place).iterdir() if file.is_file() and file.name[0] != ".")
             if not inside:
                 raise ExpectedError(f"{place} has no files")
@@ -42,7 +43,7 @@ def read_picture(content: bytes, name: str) -> np.ndarray:
     The camera's orientation (EXIF) is applied, transparent parts are white, and 16-bit greys are scaled to 8 bits.
 
     Args:
-        content: A file of a format that Pillow reads.
+        content: A file of a format that Pillow reads, except EPS.
         name: Of the picture, for the message.
 
     Returns:
@@ -54,10 +55,9 @@ def read_picture(content: bytes, name: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)  # on odd EXIF data, which only loses the orientation
-            with Image.open(io.BytesIO(content)) as picture:
-                upright = ImageOps.exif_transpose(picture)
-                square = ImageOps.fit(to_rgb(upright), (SIDE, SIDE), Image.Resampling.BICUBIC)
+            warnings.simplefilter("ignore", UserWarning)  # on odd EXIF data
+            with Image.open(io.BytesIO(content), formats=formats()) as picture:
+                square = ImageOps.fit(to_rgb(upright(picture)), (SIDE, SIDE), Image.Resampling.BICUBIC)
     except UnidentifiedImageError:
         raise ExpectedError(f"{name} is no picture that Pillow reads") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -68,12 +68,28 @@ def read_picture(content: bytes, name: str) -> np.ndarray:
     return np.asarray(square)
 
 
+def formats() -> list[str]:
+    """What Pillow reads, without EPS: for that it starts Ghostscript, which runs the program in the file."""
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture, turned as the camera was held; as it is where the EXIF data is damaged."""
+    picture.load()
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # the EXIF reader raises what it likes
+        return picture
+
+
 def to_rgb(picture: Image.Image) -> Image.Image:
     """The picture in 8 bits for each of red, green and blue."""
     if picture.mode.startswith(("I", "F")):  # greys in 16 or 32 bits
-        values = np.asarray(picture, dtype=np.float64)
-        # Of 32 bits the range is not known: most of them are 16-bit pictures.
-        highest = 255.0 if values.max(initial=0) <= 255 and picture.mode in ("I", "F") else 65535.0
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+        # Of 32 bits the range is not known: integers are mostly 16-bit pictures, other numbers often 0 to 1.
+        ranges = {"I": [255.0], "F": [1.0, 255.0]}.get(picture.mode, [])
+        highest = next((end for end in ranges if values.max(initial=0) <= end), 65535.0)
         picture = Image.fromarray((255 * values / highest).clip(0, 255).round().astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")

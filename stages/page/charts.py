@@ -15,8 +15,8 @@ from stages.figures.panels import (
     draw_estimate,
     draw_forest,
     draw_grid_of,
+    draw_interpretations,
     draw_learning,
-    draw_readings,
     draw_reliability,
     stacked,
 )
@@ -25,7 +25,7 @@ from stages.figures.svg import to_svg
 from stages.page.predictions import Calibration
 from stages.page.runs import Trained
 from stages.paper.claims import Part
-from stages.paper.markdown import measured, printed
+from stages.paper.markdown import counted, measured, printed
 from stages.paper.models import Model
 
 FEWEST_IN_A_POINT = 10  # images: fewer say nothing of a share
@@ -69,7 +69,7 @@ def learning(name: str, model: Model, runs: Sequence[Trained], compared: bool) -
             for part, column in (("training", "train"), ("validation", "val"))
             if not np.isnan(values := stacked(histories, f"{column}_{quantity}")[1][:1]).all()
         )
-        text = f"{model.title}, {title} by epoch, {count(len(runs), 'run')} of ours"
+        text = f"{model.title}, {title} by epoch, {counted(len(runs), 'run')} of ours"
         text += " over the paper's curves" if paper else ""
         charts.append(svg(figure, f"curves-{name}-{quantity}", f"{text}: {said} in our first run."))
     return charts
@@ -99,11 +99,11 @@ def grid(content: Json) -> list[Markup]:
     return charts
 
 
-def readings(content: Json) -> Markup:
+def interpretations(content: Json) -> Markup:
     """All interpretations of a grid in one chart."""
     figure = page_figure(WIDTH, 0.9 + 0.42 * len(content["interpretations"]))
     axes = figure.subplots()
-    draw_readings(axes, content)
+    draw_interpretations(axes, content)
     legend(figure, 2)
     said = "; ".join(
         f"{found['name']}: {found['distance']['percent']:.2f} points from the paper"
@@ -111,7 +111,7 @@ def readings(content: Json) -> Markup:
     )
     return svg(
         figure,
-        f"readings-{content['id']}",
+        f"interpretations-{content['id']}",
         f"Interpretations of {content['where']}, those with the most cells first, then the nearest. {said}.",
     )
 
@@ -180,10 +180,6 @@ def legend(figure: Figure, columns: int) -> None:
 
 def svg(figure: Figure, name: str, text: str) -> Markup:
     return Markup(to_svg(figure, name, text))  # noqa: S704  our own
-
-
-def count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def drawing() -> Any:

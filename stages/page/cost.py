@@ -6,7 +6,6 @@ takes a layer's product three times: forward, for the gradient of its weights, a
 2020, section 2.1). The first trained layer needs no gradient of its input, and a frozen one needs none.
 """
 
-import math
 from typing import NamedTuple
 
 from stages.common.files import Json
@@ -81,10 +80,3 @@ def training_operations(model: str, parameters: Json) -> int:
         products = 1 + is_trained + (is_trained and not (layer.part == first and layer.is_first))
         total += products * layer.operations
     return total
-
-
-def training_images(model: str, parameters: Json, images: int) -> int:
-    """How many of the training set's images a run trains on; scikit-learn's split rounds the other part up."""
-    if parameters.get(f"{model}.validation") == "test":
-        return images
-    return images - math.ceil(images * parameters["split.validation_fraction"])

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stages.experiments.predictions import in_short, losses
+
 BINS = 15  # as Guo et al. (2017), section 4
-SMALLEST = np.finfo(np.float32).eps  # probability that a logarithm is taken of
 
 
 class Calibration(NamedTuple):
@@ -29,9 +30,8 @@ class Calibration(NamedTuple):
 
 def accuracy_and_loss(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """The share of right answers, and the mean cross-entropy in nats."""
-    of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    right = probabilities.argmax(axis=1) == labels
-    return float(right.mean()), float(-np.log(np.maximum(of_truth, SMALLEST)).mean())
+    short = in_short(probabilities, labels)
+    return float((short.predicted == labels).mean()), float(losses(short).mean())
 
 
 def ensemble(*probabilities: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.image import imsave
 
@@ -22,6 +21,7 @@ from stages.paper.markdown import (
     plain,
     printed,
     signed,
+    templates,
     under_others,
     what_would_tell,
 )
@@ -33,7 +33,7 @@ SECTIONS = {
     "claims": "What the paper claims",
     "curves": "Curves over the paper's",
     "grid": "The grid over both axes",
-    "readings": "Which interpretation",
+    "interpretations": "Which interpretation",
     "cost": "Accuracy against cost",
     "mistakes": "What is taken for what",
     "calibration": "How sure, and how often right",
@@ -48,14 +48,7 @@ PLURAL = {"lies": "lie", "stands": "stand", "is": "are"}
 
 def render(content: Json) -> str:
     """The page; `content` has what report.html.jinja names."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(HERE, html=True)
     filters = (measured, part_figures, part_verdict, place, printed, share, signed, spread_of_runs)
     environment.filters |= {function.__name__: function for function in filters}
     css = (HERE / "style.css").read_text(encoding="utf-8")
@@ -70,11 +63,11 @@ def sections(content: Json) -> dict[str, str]:
         "claims": content["claims"] or content["warning"],
         "curves": any(model["curves"] for model in content["models"]),
         "grid": tables or content["warning"],
-        "readings": tables or content["warning"],
+        "interpretations": tables or content["warning"],
         "cost": content["cost_charts"],
     }
-    named = {"grid": f"{tables} over both axes", "readings": f"Which reading of {tables}"} if tables else {}
-    return {id: title for id, title in (SECTIONS | named).items() if filled.get(id, True)}
+    of_tables = {"grid": f"{tables} over both axes", "interpretations": f"Which interpretation of {tables}"}
+    return {id: title for id, title in (SECTIONS | of_tables if tables else SECTIONS).items() if filled.get(id, True)}
 
 
 def summary(comparison: Json) -> str:
@@ -146,15 +139,14 @@ def legend_lines(grid: Json) -> list[list[str]]:
     ]
 
 
-def curves_text(seeds: Sequence[int], paper_validation: str) -> str:
+def curves_text(seeds: Sequence[int], paper_validation: str, remark: str) -> str:
     """What the curves of a model show; `paper_validation` says what the paper's is, "" where it is not drawn."""
     sentences = [f"Ours, seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"]
     if paper_validation:
         sentences[0] += f", over the paper's training and {paper_validation}"
     if len(seeds) > 1:
         sentences.append("The lines are the mean, and the bands the range, of the runs that reached the epoch")
-    sentences.append("Dropout and augmentation are on while the training numbers are measured")
-    return ". ".join(sentences) + "."
+    return ". ".join(filter(None, [*sentences, remark])) + "."
 
 
 def place(row: Json) -> str:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from stages.common import paths
-from stages.common.files import Json, flat, read_history, read_json
-from stages.page.cost import LAYERS, training_images, training_operations
+from stages.common.files import Json, read_history, read_json
+from stages.page.cost import LAYERS, training_operations
+from stages.paper.markdown import counted
 from stages.paper.numbers import Numbers
 from stages.paper.ours import OWN, Run, read_collected, read_own_run
 from stages.paper.rows import differing
@@ -33,14 +34,7 @@ class Trained(NamedTuple):
     seconds: float | None
 
     def history(self) -> dict[str, np.ndarray]:
-        own = self.run.name == OWN
-        return read_history(paths.history(self.run.model) if own else paths.collected_history(self.run.name))
-
-    def epochs_to(self, accuracy: float) -> int | None:
-        """The first epoch with that validation accuracy."""
-        history = self.history()
-        reached = history["epoch"][history.get("val_accuracy", np.full(len(history["epoch"]), np.nan)) >= accuracy]
-        return int(reached[0]) if len(reached) else None
+        return read_history(self.run.history_file())
 
 
 def read_trained(numbers: Numbers, images: int) -> list[Trained]:
@@ -55,12 +49,11 @@ def read_trained(numbers: Numbers, images: int) -> list[Trained]:
 
 
 def _trained(run: Run, numbers: Numbers, images: int) -> Trained:
-    own = run.name == OWN
-    scores = flat(read_json(paths.scores(run.model))) if own else run.row
-    seconds = read_json(paths.runtime(run.model))["seconds"] if own else run.row.get("seconds")
+    scores = run.scores()
+    seconds = read_json(paths.runtime(run.model))["seconds"] if run.name == OWN else run.row.get("seconds")
     operations = None
     if run.model in LAYERS:
-        seen = scores["epochs"] * training_images(run.model, run.parameters, images)
+        seen = scores["epochs"] * run.training_images(images)
         operations = seen * training_operations(run.model, run.parameters)
     wanted = [curve.configuration for curve in numbers.curves]
     answers = any(
@@ -80,6 +73,6 @@ def machines(trained: list[Trained], titles: dict[str, str]) -> list[str]:
             versions = " ".join(f"{name}-{number}" for name, number in versions.items())
         found[one.run.model, *(str(record.get(name, "-")) for name in MACHINE), versions] += 1
     return [
-        f"{titles[model]}, {count} run{'' if count == 1 else 's'}: {processor}, {device}, {threads} threads; {versions}"
+        f"{titles[model]}, {counted(count, 'run')}: {processor}, {device}, {threads} threads; {versions}"
         for (model, processor, device, threads, versions), count in found.items()
     ]

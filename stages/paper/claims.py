@@ -17,12 +17,12 @@ from pydantic import Field, model_validator
 from stages.common import paths
 from stages.common.config import Section, load_checked
 from stages.common.errors import ExpectedError
-from stages.common.files import Json, flat, read_arrays, read_json
+from stages.common.files import Json, read_arrays, read_json
 from stages.common.paths import DATASET, PAPER
 from stages.experiments.predictions import RESAMPLED, Predictions, in_short, read_predictions
 from stages.paper.interpretations import Interpretations
 from stages.paper.numbers import Numbers
-from stages.paper.ours import OWN, Run, read_curves, rounded
+from stages.paper.ours import OWN, Run, first_epoch_with, rounded
 from stages.paper.rows import differing
 from stages.paper.statistics import (
     FEWEST,
@@ -104,7 +104,7 @@ class Value(Section):
         if self.dip_at is not None:
             around = [curve.get(self.dip_at + step) for step in (-1, 0, 1)]
             return None if None in around else around[1] - (around[0] + around[2]) / 2  # type: ignore[operator]
-        epochs = next((epoch for epoch in sorted(curve) if curve[epoch] >= self.goal), None)
+        epochs = first_epoch_with(self.goal, curve)
         of_epoch = 1 if self.epochs_to is not None else run.steps if self.steps_to is not None else run.seconds
         return None if epochs is None or of_epoch is None else epochs * of_epoch
 
@@ -246,9 +246,6 @@ class TestSet:
 def evidence_of(run: Run, test_set: TestSet) -> Evidence:
     """What the files in metrics hold of a run; `make verify` says which files a collected run lacks."""
     own = run.name == OWN
-    history = paths.history(run.model) if own else paths.collected_history(run.name)
-    curve = read_curves(history).get("val_accuracy", {}) if history.exists() else {}
-    scores = flat(read_json(paths.scores(run.model))) if own else run.row
     # The run of `dvc repro` keeps its run time out of the comparison, which two runs would make different.
     seconds = None if own else run.row["seconds"] / run.row["epochs"]
     machine = None if own else tuple(run.row.get(name) for name in ("processor", "device", "threads"))
@@ -257,14 +254,14 @@ def evidence_of(run: Run, test_set: TestSet) -> Evidence:
         predictions = in_short(read_arrays(paths.predictions(run.model))["probabilities"], test_set.labels)
     elif (kept := paths.collected_predictions(run.name)).exists():
         predictions = read_predictions(kept, len(test_set.labels))
-    return Evidence(run.parameters, scores, curve, steps_of(run), seconds, machine, predictions)
+    return Evidence(
+        run.parameters, run.scores(), run.validation_accuracy(), steps_of(run), seconds, machine, predictions
+    )
 
 
 def steps_of(run: Run) -> int | None:
     """The steps of the optimiser in an epoch; None for a model that is not trained in batches."""
-    images: int = read_json(DATASET)["train_images"]
-    if run.parameters.get(f"{run.model}.validation") != "test":
-        images -= math.ceil(images * run.parameters.get("split.validation_fraction", 0))  # as stages/split.py
+    images = run.training_images(read_json(DATASET)["train_images"])
     batch_size = run.parameters.get(f"{run.model}.batch_size") or run.parameters.get("batch_size")
     return -(-images // int(batch_size)) if batch_size else None
 

@@ -25,13 +25,7 @@ NUMBERS = ["Number", "Paper", "Ours", "Difference"]
 
 def render(comparison: Json) -> str:
     """metrics/comparison.md; of synthetic results it shows only the scores."""
-    environment = Environment(  # noqa: S701  no HTML
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(Path(__file__).parent)
     functions = (
         claims_list,
         finding,
@@ -56,6 +50,18 @@ def render(comparison: Json) -> str:
         sampling_error=sampling_error_of(comparison) if counts["answered"] else "",
         seeds=seeds_table(results),
         open_ends=open_ends(comparison),
+    )
+
+
+def templates(folder: Path, html: bool = False) -> Environment:
+    """Jinja2 for the templates of a folder; an unknown name is an error."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=html,  # noqa: S701  Markdown is not HTML
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
 
 
@@ -222,7 +228,7 @@ def what_would_tell(part: Json) -> str:
     """What an undecided part of a claim needs; nothing where that is not known."""
     if part["missed"]:
         return f"; no verdict, because {counted(part['missed'], 'run')} never reached it"
-    if part["seeds_of_each"] < FEWEST <= part["runs"]:
+    if part["mean"] is not None and part["seeds_of_each"] < FEWEST:
         return f"; a verdict needs {FEWEST} seeds" + (" of each cell" if part["cells"] > 1 else "")
     needed = part["runs_needed"]
     return f"; about {counted(needed, unit_of(part))} would decide" if needed else ""

@@ -96,10 +96,14 @@ class NumberList(Row):
 
 
 class Curve(Row):
-    """A figure; `paper` and `ours` are CSV files with a row an epoch. `validation` is what the paper validated on."""
+    """A figure; `paper` and `ours` are CSV files with a row an epoch.
+
+    `validation` is what the paper validated on, and `remark` is said below the curves.
+    """
 
     paper: str
     validation: str = "validation"
+    remark: str = ""
 
 
 class Setting(Section):
@@ -140,6 +144,7 @@ class Numbers(Section):
     details: list[Number]
     lists: list[NumberList]
     curves: list[Curve]
+    reached: Annotated[float, Field(gt=0, le=1)] | None = None
     settings: list[Setting]
     fixed: str
     not_compared: list[NotCompared]

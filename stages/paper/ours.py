@@ -6,13 +6,15 @@ metrics/confusion/x.csv cat     how many images of that class were taken for eac
 metrics/history/x.csv train_loss from 20        a column's mean from that epoch on
 """
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages.common import paths
 from stages.common.errors import ExpectedError
-from stages.common.files import Json, read_history, read_json, read_rows
+from stages.common.files import Json, flat, read_history, read_json, read_rows
 from stages.common.paths import NUMBERS
 from stages.experiments.plan import recorded_parameters
 from stages.experiments.table import read_runs
@@ -44,6 +46,24 @@ class Run(NamedTuple):
 
     def is_with(self, parameters: Json) -> bool:
         return all(self.parameters.get(key) == value for key, value in parameters.items())
+
+    def scores(self) -> Json:
+        """As in metrics/<model>.json, by dotted keys."""
+        return flat(read_json(paths.scores(self.model))) if self.name == OWN else self.row
+
+    def history_file(self) -> Path:
+        return paths.history(self.model) if self.name == OWN else paths.collected_history(self.name)
+
+    def validation_accuracy(self) -> dict[int, float]:
+        """By epoch; empty where the run has no such curve."""
+        file = self.history_file()
+        return read_curves(file).get("val_accuracy", {}) if file.exists() else {}
+
+    def training_images(self, images: int) -> int:
+        """How many of the training set's images it trains on; stages/split.py rounds the other part up."""
+        if self.parameters.get(f"{self.model}.validation") == "test":
+            return images
+        return images - math.ceil(images * self.parameters.get("split.validation_fraction", 0))
 
 
 def read_own_run(model: str) -> Run:
@@ -135,6 +155,11 @@ def read_curves(path: Path) -> dict[str, dict[int, float]]:
         name: {epoch: value for epoch, value in zip(epochs, values.tolist(), strict=True) if value == value}  # no NaN
         for name, values in columns.items()
     }
+
+
+def first_epoch_with(accuracy: float, by_epoch: Mapping[int, float]) -> int | None:
+    """The first epoch that reaches a validation accuracy."""
+    return next((epoch for epoch in sorted(by_epoch) if by_epoch[epoch] >= accuracy), None)
 
 
 def rounded(value: float) -> float:

@@ -1,7 +1,7 @@
 """A local web page that classifies a picture with both models: `make app`. It is no stage.
 
-`python -m stages.tools.app --port 7860` needs the packages of requirements-app.txt alone, no TensorFlow and no PyTorch.
-The page is Gradio's: it serves this computer alone (127.0.0.1), and neither it nor the browser calls another host.
+`python -m stages.tools.app --port 7860` needs only the packages of requirements-app.txt, no TensorFlow and no PyTorch.
+The page is Gradio's: it serves only this computer (127.0.0.1), and neither it nor the browser calls another host.
 """
 
 import argparse
@@ -73,10 +73,13 @@ def serve(folder: Path, port: int) -> None:
         from fastapi import FastAPI
         from fastapi.middleware.trustedhost import TrustedHostMiddleware
         from gradio import mount_gradio_app, themes
-    except ImportError:
-        raise ExpectedError("Gradio is missing here; make app installs it, in .venv-app, and runs this") from None
+    except ImportError as error:
+        if error.name in ("gradio", "uvicorn", "fastapi"):
+            raise ExpectedError("Gradio is missing here; make app installs it, in .venv-app, and runs this") from None
+        raise ExpectedError(f"Gradio cannot be loaded ({error}); remove .venv-app, and run make app") from None
     server = FastAPI(openapi_url=None)
     server.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    server.add_middleware(OnlyThisPage)
     # Not Gradio's launch(), which gives up where a proxy is set or the start takes five seconds.
     mount_gradio_app(
         server,
@@ -98,6 +101,42 @@ def serve(folder: Path, port: int) -> None:
             uvicorn.Server(options).run(sockets=[place])
 
 
+async def refused(url: str) -> None:
+    """In place of a download.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"{url}: no other host is called")
+
+
+class OnlyThisPage:
+    """ASGI middleware that refuses what other sites ask for, and files of other hosts, which Gradio would fetch."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and is_foreign(scope):
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b"This page answers only itself."})
+            return
+        await self.server(scope, receive, send)
+
+
+def is_foreign(request: Any) -> bool:
+    """Whether a request is not of this page, or names another host's file.
+
+    Args:
+        request: An ASGI scope of type "http".
+    """
+    headers = dict(request["headers"])
+    origin = headers.get(b"origin", b"http://" + headers.get(b"host", b""))
+    embedded = headers.get(b"sec-fetch-site") == b"cross-site" and headers.get(b"sec-fetch-dest") != b"document"
+    path = request["path"].lower()
+    return embedded or origin != b"http://" + headers.get(b"host", b"") or "=http" in path or "proxy=" in path
+
+
 def listening(port: int) -> socket.socket:
     """A socket of 127.0.0.1; port 0 takes any that is free.
 
@@ -114,8 +153,10 @@ def listening(port: int) -> socket.socket:
 def page(folder: Path) -> Any:
     """The page: a picture, examples of them, and what the models say of it."""
     import gradio
+    from gradio import processing_utils
 
     models, images = known_models(), test_images()
+    processing_utils.async_ssrf_protected_get = refused  # by which Gradio fetches what a request names
     # The file as it is: Gradio's own reading fails on some pictures and converts others. Of the class, because a click
     # on an example makes a new object; a subclass would make Gradio write a file beside this one.
     gradio.Image.preprocess = lambda _, upload: upload and upload.path
@@ -134,6 +175,7 @@ def page(folder: Path) -> Any:
             with gradio.Column(scale=2, min_width=300):
                 shown = gradio.HTML(padding=False, apply_default_css=False)
         picture.change(classify, picture, shown, queue=False, api_visibility="private", show_progress="hidden")
+    blocks.has_launched = True  # launch() says so; without it Gradio would read any file that a request names
     return blocks
 
 
@@ -156,9 +198,12 @@ def test_images() -> np.ndarray | str:
     if not path.exists():
         return f"Their pictures come with dvc repro preprocess, which needs CIFAR-10 ({path} is missing)."
     try:
-        return read_array(path)
+        images, known = read_array(path), read_arrays(paths.SAMPLES)["test_images"]
     except ExpectedError as error:
         return str(error)
+    if not np.array_equal(images[: len(known)], known):
+        return f"{path} is of other data than {paths.SAMPLES}; run dvc repro preprocess"
+    return images
 
 
 def example_files(folder: Path) -> list[str]:

@@ -84,14 +84,28 @@ def join(address: str, cpus: int, name: str) -> None:
         ExpectedError: It cannot join, or the cluster has ended.
     """
     check_reachable(address)
-    # Or each run would fail here at its end: may this machine push?
-    git("push", "--quiet", "--dry-run", "origin", "HEAD:refs/cluster/join")
+    check_clone()
     labels = ",".join(f"{key}={value}" for key, value in facts().items())
     shown = ["--num-cpus", str(cpus), "--node-name", name, "--labels", labels]
-    with ray_start(f"--address={address}", *shown, CLUSTER_CLONE=str(Path.cwd()), CLUSTER_MACHINE=name) as process:
+    own = {"CLUSTER_CLONE": str(Path.cwd()), "CLUSTER_MACHINE": name}
+    if archive := os.environ.get("CIFAR10_ARCHIVE"):
+        own["CIFAR10_ARCHIVE"] = str(Path(archive).absolute())  # runs work in other folders
+    with ray_start(f"--address={address}", *shown, **own) as process:
         print(f"{name} has joined {address} with {cpus} cores; Ctrl-C leaves", flush=True)
         process.communicate()
     raise ExpectedError(f"the cluster at {address} has ended; make cluster-join joins it again")
+
+
+def check_clone() -> None:
+    """Stop if each run would fail here at its end.
+
+    Raises:
+        ExpectedError: The clone is shallow, or git may not push without asking for a password.
+    """
+    if git("rev-parse", "--is-shallow-repository").strip() == "true":
+        raise ExpectedError("this clone is shallow, and DVC would lose the finished runs; run git fetch --unshallow")
+    silent = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")}
+    git("push", "--quiet", "--dry-run", "origin", "HEAD:refs/cluster/join", **silent)
 
 
 @contextmanager

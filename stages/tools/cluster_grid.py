@@ -192,11 +192,11 @@ class Cluster:
         if runs and not machines:
             raise ExpectedError("no machine has joined the cluster; make cluster-join HEAD=<host>:<port> on each")
         for run in {needs_gpu(run): run for run in reversed(runs)}.values():
-            misfits = {machine["NodeName"]: self._misfit(run, machine) for machine in machines}
-            said = "; ".join(f"{name}: {reason}" for name, reason in misfits.items() if reason)
-            if all(misfits.values()):
+            misfits = [(machine["NodeName"], self._misfit(run, machine)) for machine in machines]  # names may be equal
+            said = "; ".join(f"{name}: {reason}" for name, reason in misfits if reason)
+            if all(reason for _, reason in misfits):
                 raise ExpectedError(f"no machine fits {run.name}: {said}")
-            fitting = ", ".join(name for name, reason in misfits.items() if not reason)
+            fitting = ", ".join(name for name, reason in misfits if not reason)
             say(f"machines for {run.name} and similar runs: {fitting}{f'; not {said}' if said else ''}")
 
     def _misfit(self, run: Run, machine: Any) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -88,21 +89,22 @@ def checkout(commit: str) -> Path:
     if not folder.exists():
         folder.parent.mkdir(exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
-        run(clone, "git", "clone", "--quiet", "--shared", "--no-checkout", top, str(new))
-        run(new, "git", "remote", "set-url", "origin", run(clone, "git", "remote", "get-url", "origin"))
-        run(new, "git", "fetch", "--quiet", "origin", f"refs/cluster/{commit}")
-        run(new, "git", "checkout", "--quiet", "--detach", commit)
-        for key in ("user.name", "user.email"):  # DVC commits an experiment
-            run(new, "git", "config", key, run(clone, "git", "config", "--default", "cluster", key))
-        local = clone / ".dvc/config.local"  # the remote's credentials, if they are there
-        if local.exists():
-            shutil.copy(local, new / prefix / ".dvc/config.local")
-        dvc = (sys.executable, "-m", "dvc")
-        run(new / prefix, *dvc, "cache", "dir", "--local", run(clone, *dvc, "cache", "dir"))
         try:
-            new.rename(folder)
-        except OSError:  # another run was first
-            shutil.rmtree(new)
+            run(clone, "git", "clone", "--quiet", "--shared", "--no-checkout", top, str(new))
+            run(new, "git", "remote", "set-url", "origin", run(clone, "git", "remote", "get-url", "origin"))
+            run(new, "git", "fetch", "--quiet", "origin", f"refs/cluster/{commit}")
+            run(new, "git", "checkout", "--quiet", "--detach", commit)
+            for key in ("user.name", "user.email"):  # DVC commits an experiment
+                run(new, "git", "config", key, run(clone, "git", "config", "--default", "cluster", key))
+            local = clone / ".dvc/config.local"  # the remote's credentials, if they are there
+            if local.exists():
+                shutil.copy(local, new / prefix / ".dvc/config.local")
+            dvc = (sys.executable, "-m", "dvc")
+            run(new / prefix, *dvc, "cache", "dir", "--local", run(clone, *dvc, "cache", "dir"))
+            with suppress(OSError):  # another run was first
+                new.rename(folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)  # nothing where it was renamed
     return folder / prefix
 
 

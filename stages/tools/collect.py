@@ -98,7 +98,7 @@ def check_rows(rows: dict[str, Json], runs: dict[str, Run], lock: Json, source: 
         ExpectedError: A row is of a run that experiments.yaml does not name, of other parameters, code or data.
     """
     for name, row in rows.items():
-        remove = f"remove its row and {paths.collected_history(name)}"
+        remove = f"remove its row and {paths.collected_history(name).with_suffix('.*')}"
         if name not in runs:
             raise ExpectedError(f"{RUNS} has {name}, which {EXPERIMENTS} does not name; name it there, or {remove}")
         if other := differing(runs[name], row):

@@ -1,9 +1,9 @@
 """Run the runs of experiments.yaml that are missing, several at once if asked: `make grid`. It is no stage.
 
-Each run is `dvc exp run --temp --name <name> -S ... evaluate@<model>` in a temporary copy of the last commit: the
-workspace does not change, and the other model is not trained. A failed run does not stop the others. At the end the
-results are collected. Whatever ends this program, no process is left, and the same command resumes: finished runs are
-experiments and are not repeated, and an interrupted run resumes after its last epoch.
+Each run is `dvc exp run --temp --name <name> -S ... evaluate@<model>` in a temporary copy of this folder, which has to
+be as the last commit: do not edit it meanwhile. The other model is not trained. A failed run does not stop the others.
+At the end the results are collected. Whatever ends this program, no process is left, and the same command resumes:
+finished runs are experiments and are not repeated, and an interrupted run resumes after its last epoch.
 
 With `--cluster`, the same happens on the machines of a Ray cluster (`stages.tools.cluster_grid`).
 """
@@ -122,8 +122,10 @@ def check_clean(determining: Sequence[str]) -> None:
         determining: What a run is made from, files and folders.
 
     Raises:
-        ExpectedError: A file that determines results is not committed.
+        ExpectedError: A file that determines results is not committed, or the clone is shallow.
     """
+    if git("rev-parse", "--is-shallow-repository").strip() == "true":
+        raise ExpectedError("this clone is shallow, and DVC would lose the finished runs; run git fetch --unshallow")
     changes = git("status", "--porcelain", "--untracked-files=no", "--", *determining).splitlines()
     code = [path for path in determining if path != "data"]  # where DVC and people put new files
     new = git("ls-files", "--others", "--exclude-standard", "--", *code).splitlines()

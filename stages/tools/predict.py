@@ -1,12 +1,15 @@
 """Classify pictures with an exported model: `make predict IMAGE=picture.jpg`. It is no stage.
 
 `python -m stages.tools.predict PICTURE...`, where a picture may be a folder of them, or - for standard input. It needs
-ONNX Runtime, NumPy and Pillow alone.
+only ONNX Runtime, NumPy and Pillow.
 """
 
 import argparse
+import io
 import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +17,48 @@ import numpy as np
 
 from stages.common import paths
 from stages.common.errors import ExpectedError, run_program
-from stages.inference.classifier import MODELS, load_classifier
+from stages.inference.classifier import MODELS, Classifier, load_classifier
 from stages.inference.pictures import files_in, read_picture
 
 SHOWN = 3  # classes of a picture
 SURE = 0.5  # a lower highest probability is called unsure
 NOTE = f"""
-The model knows ten classes alone, and sees the centre square of a picture in 32x32 pixels. A picture of anything else
+The model knows only ten classes, and sees the centre square of a picture in 32x32 pixels. A picture of anything else
 gets one of the ten too. "unsure": no class has {SURE:.0%}. The entropy is from 0 (sure) to {np.log(10):.2f} nats."""
 
 
 def main() -> None:
     chosen = arguments()
-    classifier = load_classifier(paths.onnx(chosen.model))
-    answers, faults = [], []
-    for file in files_in(chosen.pictures):
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # or a name that is not UTF-8 could not be printed
+    try:
+        classify(load_classifier(paths.onnx(chosen.model)), chosen)
+    except BrokenPipeError:  # of `| head`; Python would complain again when it closes its output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def classify(classifier: Classifier, chosen: argparse.Namespace) -> None:
+    """Print what the model says of each picture, and which ones it cannot read.
+
+    Raises:
+        ExpectedError: There was such a picture.
+    """
+    answers: list[dict[str, Any]] = []
+    faults: list[str] = []
+    for file in files(chosen.pictures, faults):
         try:
             probabilities = classifier.probabilities(read_picture(content_of(file), file)[np.newaxis])[0]
         except ExpectedError as error:
             faults.append(str(error))
             continue
         answers.append({"picture": file, "model": chosen.model} | answer(probabilities, classifier.classes))
+        if not chosen.json:
+            print(line(answers[-1]), flush=True)
     if chosen.json:
         print(json.dumps(answers, indent=2))
     elif answers:
-        for found in answers:
-            print(line(found))
         print(NOTE)
+    sys.stdout.flush()
     if classifier.source != "cifar10":
         print(f"predict: this model was trained on {classifier.source} data, not on CIFAR-10", file=sys.stderr)
     if faults:
@@ -48,6 +66,15 @@ def main() -> None:
         for fault in others:
             print(f"predict: {fault}", file=sys.stderr)
         raise ExpectedError(last)
+
+
+def files(places: list[str], faults: list[str]) -> Iterator[str]:
+    """The files that are meant; what is wrong with a folder is added to `faults`."""
+    for place in places:
+        try:
+            yield from files_in([place])
+        except ExpectedError as error:
+            faults.append(str(error))
 
 
 def arguments() -> argparse.Namespace:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from stages.common.errors import ExpectedError
+from stages.experiments.git import experiments_in_git
 from stages.experiments.plan import Run
 from stages.tools.cluster_machine import threads_of_a_run
 
@@ -95,7 +96,7 @@ def run_all(runs: Sequence[Named], runner: Runner, jobs: int) -> list[str]:
 
 def end_all(runner: Runner, futures: "Iterable[Future[Any]]") -> None:
     """End what is still running, and wait for it."""
-    waited = list(futures)
+    waited = [future for future in futures if not future.cancelled()]
     for forcibly in (False, True):
         runner.end(forcibly)
         wait(waited, timeout=END_SECONDS)
@@ -136,7 +137,10 @@ class Processes:
 def run_dvc(
     name: str, command: list[str], active: "list[subprocess.Popen[str]]", watch: Watch | None = None
 ) -> tuple[int, deque[str]]:
-    """Run dvc in a process group of its own; return its exit status and its last lines.
+    """Run `dvc exp run --temp` in a process group of its own; return its exit status and its last lines.
+
+    The status is 1 too if dvc succeeds but git does not have the experiment. DVC 3.67 says nothing where it cannot
+    fetch it from the temporary copy, because the clone is shallow or the disk full.
 
     Args:
         name: Of the run.
@@ -147,6 +151,7 @@ def run_dvc(
     # dvc.yaml's commands say `python`, which has to be this one.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+    before = experiments_in_git().get(name, [])
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "stages.tools.dvc_child", str(os.getpid()), *command],
         env=os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"},
@@ -166,7 +171,11 @@ def run_dvc(
                 if watch:
                     watch(process)
     active.remove(process)
-    return process.returncode, last_lines
+    status = process.returncode
+    if status == 0 and experiments_in_git().get(name, []) == before:
+        last_lines.append("dvc made the experiment, and git does not have it: is the disk full?\n")
+        status = 1
+    return status, last_lines
 
 
 def say(what: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from stages.figures.panels import draw_readings, draw_reliability
+from stages.figures.panels import draw_interpretations, draw_reliability
 
 
 @pytest.mark.parametrize("models", [1, 2, 4])
@@ -15,11 +15,11 @@ def test_any_number_of_models_has_its_reliability(models: int) -> None:
     assert len(axes.lines) == models + 1  # and the diagonal
 
 
-def test_the_readings_show_every_cell_of_a_larger_table() -> None:
+def test_the_interpretations_show_every_cell_of_a_larger_table() -> None:
     rows = [{"id": str(cell), "unit": "percent", "paper": 80.0, "at": [cell, 0.3]} for cell in range(7)]
     numbers = {row["id"]: None for row in rows} | {"6": {"values": [81.0, 82.0]}}
     interpretation = {"name": "as it is", "in_full": True, "numbers": numbers}
     axes = Figure().subplots()
-    draw_readings(axes, {"axes": ["batch_size", "dropout"], "rows": rows, "interpretations": [interpretation]})
+    draw_interpretations(axes, {"axes": ["batch_size", "dropout"], "rows": rows, "interpretations": [interpretation]})
     assert [text.get_text() for text in axes.texts] == ["as it is: 2 runs"]
     assert [1.0, 2.0] in [list(line.get_xdata()) for line in axes.lines]

@@ -91,6 +91,20 @@ def test_16_bit_greys_are_scaled() -> None:
     assert (read_picture(encoded(grey, "PNG"), "x") == 0x80).all()
 
 
+@pytest.mark.parametrize(("white", "seen"), [(1.0, 255), (255.0, 255), (65535.0, 255)])
+def test_floating_point_greys_are_scaled_by_their_range(white: float, seen: int) -> None:
+    values = np.full((40, 40), white, np.float32)
+    values[:, :20] = 0
+    values[0, 0] = np.nan
+    pixels = read_picture(encoded(Image.fromarray(values), "TIFF"), "x")
+    assert (pixels[2:, :14] == 0).all()
+    assert (pixels[2:, 18:] == seen).all()
+
+
+def test_damaged_exif_data_only_loses_the_orientation() -> None:
+    assert (read_picture(encoded(plain(), "PNG", exif=b"garbage"), "x") == RED).all()
+
+
 def test_of_an_animation_the_first_frame() -> None:
     content = encoded(plain(), "GIF", save_all=True, append_images=[plain(color=BLUE)], duration=50)
     assert np.abs(read_picture(content, "x").astype(int) - RED).max() <= 4
@@ -114,6 +128,7 @@ PHOTO = encoded(Image.fromarray(np.random.default_rng(1).integers(0, 256, (90, 9
     [
         (b"", "x.png is no picture that Pillow reads"),
         (b"hello\n", "x.png is no picture that Pillow reads"),
+        (encoded(plain(), "EPS"), "x.png is no picture that Pillow reads"),
         (PHOTO[:200], "x.png is damaged ("),
         (PHOTO[:-8000], "x.png is damaged ("),
         (PHOTO[:40] + b"\xff" * 60 + PHOTO[100:], "x.png is "),
@@ -122,7 +137,7 @@ PHOTO = encoded(Image.fromarray(np.random.default_rng(1).integers(0, 256, (90, 9
         (bomb(10_000), "x.png has more than 89 million pixels; scale it down"),
         (bomb(60_000), "x.png has more than 89 million pixels; scale it down"),
     ],
-    ids=["empty", "text", "cut", "cut late", "garbled", "cut JPEG", "cut GIF", "large", "bomb"],
+    ids=["empty", "text", "EPS", "cut", "cut late", "garbled", "cut JPEG", "cut GIF", "large", "bomb"],
 )
 def test_what_cannot_be_read_is_said_in_one_line(content: bytes, message: str) -> None:
     with pytest.raises(ExpectedError) as error:

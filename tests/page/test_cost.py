@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.page.cost import predicting_operations, training_images, training_operations
+from stages.page.cost import predicting_operations, training_operations
 from stages.resnet18.architecture import build
 
 IMAGES = 2
@@ -55,11 +55,3 @@ def test_resnet18_s_are_counted_with_frozen_layers(frozen: list[str]) -> None:
     parameters: dict[str, Any] = {"resnet18.frozen": frozen}
     assert predicting_operations("resnet18", parameters) == counted(model, trains=False)
     assert training_operations("resnet18", parameters) == counted(model, trains=True)
-
-
-def test_images_that_are_trained_on() -> None:
-    assert training_images("keras_cnn", {"split.validation_fraction": 0.2}, 50_000) == 40_000
-    assert training_images("keras_cnn", {"split.validation_fraction": 0.0}, 50_000) == 50_000
-    held_out = {"resnet18.validation": "held_out", "split.validation_fraction": 0.1}
-    assert training_images("resnet18", held_out, 50_000) == 45_000
-    assert training_images("resnet18", held_out | {"resnet18.validation": "test"}, 50_000) == 50_000

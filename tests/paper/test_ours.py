@@ -9,7 +9,7 @@ import pytest
 from stages.common.errors import ExpectedError
 from stages.common.files import read_json
 from stages.experiments.table import write_runs
-from stages.paper.ours import look_up, look_up_json
+from stages.paper.ours import Run, look_up, look_up_json
 from tests.support.made_up_results import (
     collected,
     compared,
@@ -64,3 +64,14 @@ def test_a_missing_file_is_one_line_with_what_to_do() -> None:
     Path("metrics/per_class/keras_cnn.csv").unlink()
     with pytest.raises(ExpectedError, match=r"metrics/per_class/keras_cnn\.csv is missing; .*dvc repro"):
         look_up("metrics/per_class/keras_cnn.csv recall")
+
+
+def test_images_that_are_trained_on() -> None:
+    def training_images(model: str, parameters: dict[str, Any]) -> int:
+        return Run("r", model, "cifar10", parameters, {}).training_images(50_000)
+
+    assert training_images("keras_cnn", {"split.validation_fraction": 0.2}) == 40_000
+    assert training_images("keras_cnn", {"split.validation_fraction": 0.0}) == 50_000
+    held_out = {"resnet18.validation": "held_out", "split.validation_fraction": 0.1}
+    assert training_images("resnet18", held_out) == 45_000
+    assert training_images("resnet18", held_out | {"resnet18.validation": "test"}) == 50_000

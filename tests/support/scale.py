@@ -38,12 +38,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.support.scale", description=__doc__)
     parser.add_argument("--machines", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--runs", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=60.0, help="that a run sleeps")
+    parser.add_argument("--seconds", type=float, default=30.0, help="that a run sleeps")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         repository = sleeping(Path(folder) / "repository", options.runs, options.seconds)
         print(
-            "| Machines | Runs | Minutes | Runs an hour | Seconds a run beside its sleep |\n|---:|---:|---:|---:|---:|"
+            "| Machines | Runs | Minutes | Runs an hour | Seconds a run on top of its sleep |\n"
+            "|---:|---:|---:|---:|---:|"
         )
         for machines in options.machines:
             seconds = measure(Path(folder) / str(machines), repository, machines)

@@ -1,6 +1,7 @@
 """The page of `make app` says what `make predict` says, of both models, and nothing leaves the computer."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -116,6 +118,7 @@ def test_the_nearest_test_images_are_right_or_wrong() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
     paths.images("test").parent.mkdir(parents=True)
     np.save(paths.images("test"), pixels)
+    np.savez(paths.SAMPLES, test_images=pixels[:10])
     model = app.known_models()["Keras CNN"]
     assert isinstance(model, app.Known)
     first = shown(RED)
@@ -128,6 +131,36 @@ def test_the_nearest_test_images_are_right_or_wrong() -> None:
     wrong = shown(RED)
     assert wrong.count("<b>✗ wrong</b> ship, taken for airplane") == app.NEAREST
     assert "✓ right" not in wrong
+
+
+@pytest.mark.usefixtures("work")
+def test_test_images_of_other_data_are_not_shown() -> None:
+    paths.images("test").parent.mkdir(parents=True)
+    np.save(paths.images("test"), np.zeros((20, 32, 32, 3), np.uint8))
+    np.savez(paths.SAMPLES, test_images=np.ones((10, 32, 32, 3), np.uint8))
+    page = shown(RED)
+    assert "data/processed/test_images.npy is of other data than metrics/samples.npz; run dvc repro preprocess" in page
+    assert len(pictures(page)) == 1  # what the model sees
+
+
+HOST_HEADER = (b"host", b"127.0.0.1:7860")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "foreign"),
+    [
+        ("/", [], False),
+        ("/", [(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-dest", b"document")], False),  # a link to the page
+        ("/gradio_api/upload", [(b"origin", b"http://127.0.0.1:7860")], False),
+        ("/gradio_api/upload", [(b"origin", b"https://example.org")], True),
+        ("/gradio_api/upload", [(b"origin", b"null")], True),
+        ("/gradio_api/file=/x.png", [(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-dest", b"image")], True),
+        ("/gradio_api/file=http://example.org/x.png", [], True),
+        ("/gradio_api/proxy=HTTP://example.org/x.png", [], True),
+    ],
+)
+def test_only_the_page_itself_is_answered(path: str, headers: list[tuple[bytes, bytes]], foreign: bool) -> None:
+    assert app.is_foreign({"type": "http", "path": path, "headers": [HOST_HEADER, *headers]}) is foreign
 
 
 def test_nearest_is_by_the_euclidean_distance() -> None:
@@ -241,6 +274,34 @@ def served(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     with process:
         yield process
         process.kill()
+
+
+def test_nothing_is_read_that_was_not_uploaded(served: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    """Other programs of this computer can ask the page's functions for any file, or for one of another host."""
+    assert served.stdout
+    (address,) = re.findall(r"Open (\S+) in a browser", served.stdout.readline())
+    secret = tmp_path / "home/secret.png"
+    Image.new("RGB", (40, 40), (12, 34, 56)).save(secret)
+    for _ in range(100):  # until it listens
+        with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{address}/config") as config:
+            functions = [one["id"] for one in json.load(config)["dependencies"]]
+            break
+        time.sleep(0.1)
+    assert functions
+    for function in functions:
+        for place in (str(secret), "http://127.0.0.1:9/x.png"):
+            data = [{"path": place, "meta": {"_type": "gradio.FileData"}}]
+            request = urllib.request.Request(
+                f"{address}/gradio_api/run/x",
+                json.dumps({"fn_index": function, "data": data}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request) as reply:
+                assert "base64" not in reply.read().decode()
+    assert not [file for file in (tmp_path / "temporary").rglob("*") if file.name == secret.name]
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"{address}/gradio_api/file=http://127.0.0.1:9/x.png")
+    assert not (tmp_path / "calls").exists()
 
 
 def test_the_page_in_a_browser_without_a_network(served: "subprocess.Popen[str]", tmp_path: Path) -> None:

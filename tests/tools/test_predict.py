@@ -1,6 +1,7 @@
 """`make predict` classifies pictures with ONNX Runtime alone, and says in one line which it cannot read."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,11 +40,11 @@ def write_model(weights: np.ndarray, facts: dict[str, str]) -> None:
     write_colour_model(paths.onnx("keras_cnn"), weights, facts)
 
 
-def run(*arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str, stdin: bytes = b"", **environment: str) -> "subprocess.CompletedProcess[str]":
     result = subprocess.run(
         [sys.executable, "-m", "stages.tools.predict", *arguments],
         input=stdin,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"} | environment,
         capture_output=True,
         check=False,
     )
@@ -57,7 +58,7 @@ def test_a_folder_of_pictures_a_line_each() -> None:
     assert [line.split(": ")[0] for line in lines[:4]] == ["airplane.png", "cat.png", "grey.png", "ship.png"]
     assert lines[0].startswith("airplane.png: airplane 97.8%, ")
     assert lines[2].startswith("grey.png: unsure: ")
-    assert "The model knows ten classes alone" in result.stdout
+    assert "The model knows only ten classes" in result.stdout
 
 
 def test_json_has_all_classes() -> None:
@@ -79,6 +80,40 @@ def test_one_bad_picture_does_not_stop_the_others() -> None:
         "predict: bad.png is no picture that Pillow reads",
         "predict: missing.png: No such file or directory",
     ]
+
+
+def test_a_folder_without_files_and_a_name_that_is_too_long_do_not_stop_the_others(work: Path) -> None:
+    (work / "empty").mkdir()
+    result = run("empty", "x" * 300, "cat.png")
+    assert result.returncode == 1
+    assert result.stdout.startswith("cat.png: cat ")
+    assert result.stderr.splitlines() == ["predict: empty has no files", f"predict: {'x' * 300}: File name too long"]
+
+
+def test_any_file_name_can_be_printed() -> None:
+    """Also one that is not UTF-8, and where the terminal knows ASCII alone."""
+    name = os.fsdecode(b"caf\xe9.png")
+    Path("cat.png").rename(name)
+    result = run(name, PYTHONIOENCODING="ascii:strict")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("caf\\udce9.png: cat ")
+
+
+def test_a_reader_that_has_gone_is_no_fault() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "stages.tools.predict", "cat.png"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_model_that_is_in_git_is_brought_back_from_there() -> None:
+    paths.onnx("keras_cnn").unlink()
+    assert run("cat.png").stderr == (
+        "predict: models/keras_cnn.onnx is missing; git restore models/keras_cnn.onnx brings it back\n"
+    )
 
 
 def test_a_missing_model_says_how_to_get_it() -> None:
