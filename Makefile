@@ -137,10 +137,12 @@ search: committed $(READY)
 paper-ref: committed $(READY)
 	@python -m stages.tools.paper_tags
 
+# The page's environment is enough, and ready sooner.
 MODEL ?= keras_cnn
-predict: $(READY)
+PREDICTING := $(if $(wildcard $(READY)),.venv,.venv-app)
+predict: $(PREDICTING)/ready
 	@[ -n "$$IMAGE" ] || { echo "make: which picture? make predict IMAGE=picture.jpg"; exit 1; }
-	@python -m stages.tools.predict --model "$(MODEL)" -- "$$IMAGE"
+	@$(PREDICTING)/bin/python -m stages.tools.predict --model "$(MODEL)" -- "$$IMAGE"
 
 # Gradio 6 wants older versions of Pillow and tomlkit than requirements.txt has. So the page has its own environment,
 # which is also ready sooner: it needs no TensorFlow and no PyTorch.

@@ -143,9 +143,14 @@ def costs(trained: Sequence[Trained], titles: dict[str, str], together: dict[str
         draw_cost(figure.subplots(), points, what)
         legend(figure, 2)
         means = {kind: np.mean(pairs, axis=0) for kind, pairs in points.items() if pairs}
-        said = "; ".join(f"{kind} {accuracy:.2f} % for {cost:,.3g}" for kind, (cost, accuracy) in means.items())
+        said = "; ".join(f"{kind} {accuracy:.2f} % for {short(cost)}" for kind, (cost, accuracy) in means.items())
         charts.append(svg(figure, f"cost-{measure}", f"Test accuracy against {what}; means: {said}."))
     return charts
+
+
+def short(cost: float) -> str:
+    """With three digits, or all before the point."""
+    return f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}"
 
 
 def cost_of(one: Trained) -> dict[str, float]:

@@ -420,6 +420,8 @@ def plain(value: Any) -> str:
     """A setting or a score."""
     if value is None:
         return NOTHING
+    if value == []:
+        return "none"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
