@@ -113,8 +113,8 @@ def loading(model: str, run: Json) -> str:
             f"{what}:\n\n```python\n" + "".join(f"{line.strip()}\n" for line in lines if line.strip()) + "```\n"
         )
     note = (
-        f"`images` is a NumPy array of uint8, (N, 32, 32, 3). The columns of `probabilities`, (N, 10), are the classes in the\n"
-        f"order above. Over {export['images']:,} test images, the ONNX file's\n"
+        f"`images` is a NumPy array of uint8, (N, 32, 32, 3). The columns of `probabilities`, (N, 10), are\n"
+        f"the classes in the order above. Over {export['images']:,} test images, the ONNX file's\n"
         f"probabilities differ from those of the framework by at most {export['largest_difference']:g}.\n"
     )
     return "\n".join([*texts, note])

@@ -3,7 +3,7 @@
 Each run is `dvc exp run --temp --name <name> -S ... beyond/dvc.yaml:evaluate` in a temporary copy of the last commit. A
 finished run is an experiment and is not repeated; an interrupted one resumes after its last epoch with the same
 command. Of each, a row of beyond/runs/runs.csv is kept, its history, and in short its predictions. A row stays as it
-is: to run it again, remove it. Rows of other settings or data than the present ones are refused, not pooled.
+is; docs/using-dvc.md says how to repeat a run. Rows of other settings or data than the present ones are refused.
 """
 
 import argparse
@@ -132,12 +132,14 @@ def origin_in(commit: str) -> Origin:
 
 def made(run: Run, commits: list[str], present: Origin) -> str | None:
     """The commit among those of an experiment that holds this run, made from the present code and data."""
-    wanted = settings_of(run.overrides).model_dump(exclude={"evaluate"})
+    settings = settings_of(run.overrides)
+    wanted = settings.model_dump(exclude={"evaluate"})
     for commit in commits:
         with contextlib.suppress(ExpectedError, ValueError, KeyError):  # one that was never scored has no such files
             record = json.loads(file_in(commit, paths.RUN.as_posix()))
             scores = json.loads(file_in(commit, paths.SCORES.as_posix()))
-            if record["parameters"] == wanted and "test" in scores and origin_in(commit) == present:
+            as_asked = record["parameters"] == wanted and scores["test_augmented"]["views"] == settings.evaluate.views
+            if as_asked and origin_in(commit) == present:
                 return commit
     return None
 
@@ -157,6 +159,8 @@ def collect(runs: dict[str, Run], present: Origin) -> None:
                     content = to_bytes(in_short(arrays[kind], arrays["labels"]))
                     predictions_file(run.name, kind).write_bytes(content)
             new += 1
+        elif run.name not in rows and run.name in references:
+            say(f"left out: {run.name}: its experiment is of other code, data or settings, or was not scored")
     write_runs([rows[name] for name in runs if name in rows], TABLE)
     say(f"{TABLE}: {len(rows)} runs of {len(runs)} in {EXPERIMENTS}, {new} of them new")
 

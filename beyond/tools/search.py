@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import psutil
 from pydantic import Field, model_validator
 
@@ -65,13 +67,23 @@ class Range(Section):
     def _is_a_range(self) -> "Range":
         if not self.low < self.high or (self.log and (self.low <= 0 or self.step is not None)):
             raise ValueError("not a range; allowed: low below high, and with log: low above 0 and no step")
+        if isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, float):
+            raise ValueError("not a range; allowed: a whole step between whole numbers, or low and high as 0.0")
         return self
 
-    def distribution(self) -> BaseDistribution:
+    def distribution(self) -> IntDistribution | FloatDistribution:
         """As Optuna takes it."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return IntDistribution(self.low, self.high, log=self.log, step=int(self.step or 1))
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def has(self, value: Any) -> bool:
+        """Whether a value is in the range, and one of its steps."""
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        step = self.distribution().step
+        steps = (value - self.low) / step if step else 0.0
+        return math.isclose(steps, round(steps), abs_tol=1e-9)
 
 
 class Choices(Section):
@@ -82,6 +94,10 @@ class Choices(Section):
     def distribution(self) -> BaseDistribution:
         """As Optuna takes it."""
         return CategoricalDistribution(self.choices)
+
+    def has(self, value: Any) -> bool:
+        """Whether a value is one of them."""
+        return value in self.choices
 
 
 class Pruner(Section):
@@ -184,12 +200,18 @@ def open_study(name: str, search: Search, committed: dict[str, Any]) -> optuna.S
         seed=derived_seed(search.seed, len(study.trials), "sampler"), constant_liar=True
     )
     study.pruner = search.pruner.pruner()
-    if not study.trials and fits(committed, search):
-        study.enqueue_trial(committed, user_attrs={"note": COMMITTED})
+    again = cut_off(study)
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         note = {name: value for name, value in trial.user_attrs.items() if name == "note"}
-        study.enqueue_trial(trial.params, user_attrs=note | {"again": trial.number})
+        if trial.number not in again:
+            study.enqueue_trial(trial.params, user_attrs=note | {"again": trial.number})
         study.tell(trial.number, state=TrialState.FAIL)
+    tried = {trial.user_attrs.get("note") for trial in study.trials if trial.state != TrialState.FAIL}
+    if COMMITTED not in tried:
+        if fits(committed, search):
+            study.enqueue_trial(committed, user_attrs={"note": COMMITTED})
+        else:
+            say(f"{name}: the space of {SEARCHES} does not have the committed values, so no trial has them")
     return study
 
 
@@ -226,10 +248,7 @@ def _names(item: str | dict[str, list[str]]) -> list[str]:
 
 def fits(values: dict[str, Any], search: Search) -> bool:
     """Whether the space has these values."""
-    return all(
-        values[key] in given.choices if isinstance(given, Choices) else given.low <= values[key] <= given.high
-        for key, given in search.space.items()
-    )
+    return all(given.has(values[key]) for key, given in search.space.items())
 
 
 def run_trials(name: str, study: optuna.Study, search: Search, jobs: int) -> None:
@@ -258,6 +277,8 @@ def work(
     """Run one trial after another."""
     failures = 0
     while not ending.is_set() and (spent := epochs_spent(study)) < search.epochs:
+        if identity_of(search) != study.user_attrs["identity"]:  # while it runs, somebody may edit or commit here
+            raise ExpectedError(f"code, data or settings have changed since the search {name} began; put them back")
         say(f"{name}: {spent} of {search.epochs} epochs are spent")
         trial = study.ask({key: given.distribution() for key, given in search.space.items()})
         state, value = run_trial(f"search-{name}-{trial.number}", trial, search, active)
@@ -333,7 +354,8 @@ def accuracies(dvc: int, history: str) -> list[float]:
         for process in psutil.Process(dvc).children(recursive=True):
             folder = Path(process.cwd())
             if folder != Path.cwd() and (folder / history).exists():
-                return list(map(float, read_history(folder / history)["val_accuracy"]))
+                column = read_history(folder / history)["val_accuracy"]
+                return column[np.isfinite(column)].tolist()  # none where nothing is held out
     return found
 
 

@@ -301,9 +301,9 @@ def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_s
     says, needed = CANNOT_TELL, None
     if estimate is not None and estimate.low is not None and estimate.high is not None:
         enough = fewest >= FEWEST and not missed
-        if enough and _lies(part.supports, part.margin, estimate.low, estimate.high):
+        if enough and lies_in(part.supports, part.margin, estimate.low, estimate.high):
             says = SUPPORTED
-        elif enough and part.contradicts and _lies(part.contradicts, part.margin, estimate.low, estimate.high):
+        elif enough and part.contradicts and lies_in(part.contradicts, part.margin, estimate.low, estimate.high):
             says = NOT_SUPPORTED
         elif not missed:
             needed = _runs_needed(part, estimate, len(cells[0]))
@@ -388,7 +388,7 @@ def _pairs(part: Part, groups: list[dict[Any, Evidence]]) -> list[dict[Any, Evid
 def _runs_needed(part: Part, estimate: Estimate, cells: int) -> int | None:
     """About how many runs or pairs would decide; None where that is not known, or where none would."""
     # `estimate.needed` is about an interval that leaves out 0, which a margin moves, on the side of the mean.
-    decides = part.contradicts is not None or _lies(part.supports, 0, estimate.mean, estimate.mean)
+    decides = part.contradicts is not None or lies_in(part.supports, 0, estimate.mean, estimate.mean)
     if estimate.needed is None or not decides or part.margin:
         return None
     return max(estimate.needed, FEWEST * cells)
@@ -426,7 +426,7 @@ def _other_images(part: Part, groups: list[dict[Any, Evidence]], test_set: TestS
     return {"low": low, "high": high, "runs": estimate.runs}
 
 
-def _lies(region: Region, margin: float, low: float, high: float) -> bool:
+def lies_in(region: Region, margin: float, low: float, high: float) -> bool:
     """Whether a whole interval lies in a region."""
     return {
         "above": low > margin,

@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from beyond import train
-from beyond.recipe import paths
+from beyond.recipe import paths, schedule
+from beyond.recipe.augmentation import draw, move
 from beyond.recipe.settings import WAY_BACK, load
 from stages.common.files import read_rows
 from stages.training.checkpoint import Checkpoint
 from stages.training.images import Images, load_images, load_split
+from stages.training.randomness import generator
 from tests.support.beyond import change, clear, copy_of, prepare_beyond, settings
 from tests.support.stage_runs import ROOT, few_images, one_line, process_settings
 
@@ -133,6 +135,27 @@ def test_an_epoch_shows_each_image_at_most_once_augmented_as_drawn() -> None:
     assert shown != other
 
 
+def test_each_image_has_its_own_move_and_label() -> None:
+    images, given, rows = few_images(), settings(), np.arange(1, 26)
+    pixels, labels = torch.from_numpy(images.pixels), torch.from_numpy(images.labels).long()
+    for epoch in (1, 2):
+        order = generator(given.seed, epoch, "order").permutation(25)
+        moves = (torch.from_numpy(values[order]) for values in draw(given.augmentation, 25, given.seed, epoch))
+        expected = move(pixels[rows[order]], *moves)
+        parts = list(train.batches(pixels, labels, rows, given, epoch))
+        assert torch.equal(torch.cat([part for part, _ in parts]), expected[:24])
+        assert torch.equal(torch.cat([part for _, part in parts]), labels[rows[order]][:24])
+
+
+def test_the_learning_rate_changes_with_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[float] = []
+    monkeypatch.setattr(train, "set_rates", lambda update, part, whitening: found.append(part))
+    trained(few_images())
+    given = settings("epochs=2")
+    assert found == pytest.approx([schedule.rate(step / 6, given.schedule) for step in range(6)])
+    assert len(set(found)) == 6
+
+
 def test_it_writes_the_history_the_model_and_the_records(work: Path) -> None:
     train.main()
     rows, record = read_rows(paths.HISTORY), json.loads(paths.RUN.read_text())
@@ -147,7 +170,9 @@ def test_it_writes_the_history_the_model_and_the_records(work: Path) -> None:
 
 def test_the_held_out_images_and_the_test_set_are_not_trained_on(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: dict[str, Any] = {}
-    monkeypatch.setattr(train, "train", lambda model, images, rows, held_out, *_: taken.update(r=rows, h=held_out))
+    monkeypatch.setattr(
+        train, "train", lambda model, images, rows, held_out, *_: taken.update(m=model, r=rows, h=held_out)
+    )
     monkeypatch.setattr(train, "load_images", lambda part: load_images(part) if part == "train" else pytest.fail(part))
     for validation in ("held_out", "none"):
         change(f"validation={validation}")
@@ -157,6 +182,9 @@ def test_the_held_out_images_and_the_test_set_are_not_trained_on(work: Path, mon
         held_out = validation == "held_out"
         assert np.array_equal(taken["r"], split.train if held_out else np.arange(50))
         assert np.array_equal(taken["h"], split.validation if held_out else [])
+        seen = load_images("train").pixels[taken["r"]] / 255.0
+        assert taken["m"].mean.numpy() == pytest.approx(seen.mean(axis=(0, 1, 2)), abs=1e-5)
+        assert taken["m"].std.numpy() == pytest.approx(seen.std(axis=(0, 1, 2)), abs=1e-4)
 
 
 @pytest.mark.parametrize("overrides", SWITCHES.values(), ids=SWITCHES)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from stages.figures.panels import draw_interpretations, draw_reliability
+from stages.figures.panels import draw_interpretations, draw_learning, draw_reliability
 
 
 @pytest.mark.parametrize("models", [1, 2, 4])
@@ -13,6 +13,20 @@ def test_any_number_of_models_has_its_reliability(models: int) -> None:
     curve = (np.array([0.5, 0.9]), np.array([0.4, 0.8]))
     draw_reliability(axes, {f"model {number}": curve for number in range(models)})
     assert len(axes.lines) == models + 1  # and the diagonal
+
+
+def test_of_several_runs_the_mean_and_the_band_are_of_those_that_reached_the_epoch() -> None:
+    def history(*losses: float) -> dict[str, np.ndarray]:
+        epochs = np.arange(1, len(losses) + 1)
+        return {"epoch": epochs, "train_loss": np.array(losses), "val_loss": np.full(len(losses), np.nan)}
+
+    axes = Figure().subplots()
+    draw_learning(axes, "loss", [history(2.0, 1.0), history(4.0, 2.0, 1.5), history(3.0, 1.2, 0.5)], [2, 3, 3])
+    (line,) = [line for line in axes.lines if line.get_label() == "ours, train"]
+    assert list(line.get_ydata()) == pytest.approx([3.0, 1.4, 1.0])
+    (band,) = axes.collections
+    corners = {(x, y) for x, y in band.get_paths()[0].vertices}
+    assert {(1, 2.0), (1, 4.0), (2, 1.0), (2, 2.0), (3, 0.5), (3, 1.5)} <= corners
 
 
 def test_the_interpretations_show_every_cell_of_a_larger_table() -> None:

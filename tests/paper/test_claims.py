@@ -1,5 +1,6 @@
 """Claims are judged by intervals alone, and claims.yaml says what the paper says."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,21 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from stages.common import paths
 from stages.common.errors import ExpectedError
 from stages.common.files import read_arrays, read_json, read_rows
 from stages.experiments.predictions import in_short, to_bytes
 from stages.experiments.table import write_runs
+from stages.figures.panels import draw_estimate
 from stages.paper.claims import (
     CANNOT_TELL,
     NOT_SUPPORTED,
     SUPPORTED,
     Claim,
     Evidence,
+    Region,
     TestSet,
     Value,
     judge,
+    lies_in,
     load_claims,
     steps_of,
 )
@@ -81,6 +86,37 @@ def test_a_margin_says_what_is_not_much() -> None:
     assert verdict(LOW, [0.801, 0.802, 0.803], **part) == SUPPORTED
     assert verdict([0.9, 0.901, 0.902], LOW, **part) == NOT_SUPPORTED
     assert verdict([0.80, 0.82, 0.81], LOW, **part) == CANNOT_TELL
+
+
+REGIONS: dict[Region, Callable[[float, float], bool]] = {  # whether a point lies in it, with that margin
+    "above": lambda point, margin: point > margin,
+    "below": lambda point, margin: point < -margin,
+    "within": lambda point, margin: abs(point) < margin,
+    "not_below": lambda point, margin: point > -margin,
+}
+
+
+@pytest.mark.parametrize("region", [*REGIONS, "outside"])
+def test_an_interval_lies_in_a_region_where_all_of_it_does(region: Region) -> None:
+    """All intervals with ends in steps of 0.01, for margins of 0 and 0.02. Outside is above or below."""
+    steps = [number / 100 for number in range(-4, 5)]
+    for margin in (0.0, 0.02):
+        for low in steps:
+            for high in (step for step in steps if step >= low):
+                points = [step for step in steps if low <= step <= high]
+                wanted = [REGIONS[name] for name in (["above", "below"] if region == "outside" else [region])]
+                inside = any(all(lies(point, margin) for point in points) for lies in wanted)
+                assert lies_in(region, margin, low, high) is inside, (region, margin, low, high)
+
+
+@pytest.mark.parametrize("region", [*REGIONS, "outside"])
+def test_the_shaded_region_is_that_of_the_rule(region: Region) -> None:
+    axes = Figure().subplots()
+    part = {"low": -0.03, "high": 0.03, "mean": 0.0, "says": CANNOT_TELL}
+    draw_estimate(axes, part, region, 0.01)
+    spans = [[patch.get_x(), patch.get_x() + patch.get_width()] for patch in axes.patches]
+    for point in (-0.025, -0.005, 0.005, 0.025):
+        assert any(low < point < high for low, high in spans) is lies_in(region, 0.01, point, point), point
 
 
 @pytest.mark.parametrize(("margin", "told"), [(0.0, True), (0.01, False)])
@@ -192,6 +228,18 @@ def test_any_part_can_carry_a_claim_that_needs_one() -> None:
     assert judge(every, lambda _: runs, NO_TEST_SET)["verdict"] == NOT_SUPPORTED
 
 
+@pytest.mark.parametrize(("needs", "expected"), [("any", CANNOT_TELL), ("all", NOT_SUPPORTED)])
+def test_one_contradicted_part_is_enough_only_against_a_claim_that_needs_all(needs: Any, expected: str) -> None:
+    parts = [
+        {"what": "x", "value": {"dip_at": at}, "of": "a", "supports": "below", "contradicts": "above"} for at in (2, 4)
+    ]
+    curves = [{1: 0.5, 2: 0.7, 3: 0.6 + step, 4: 0.7 - 20 * step, 5: 0.7} for step in (0.0, 0.001, 0.008)]
+    runs = [run(seed=seed, curve=curve) for seed, curve in enumerate(curves)]
+    judged = judge(Claim(id="c", where="here", says="x", needs=needs, parts=parts), lambda _: runs, NO_TEST_SET)
+    assert [part["says"] for part in judged["parts"]] == [NOT_SUPPORTED, CANNOT_TELL]
+    assert judged["verdict"] == expected
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -298,6 +346,17 @@ def test_kept_predictions_speak_of_other_images(workdir: Path) -> None:
     # Both pairs differ by 0.05, so the runs add nothing; the standard error of two independent pairs is 0.0041.
     assert other["high"] - other["low"] == pytest.approx(2 * 1.96 * 0.0041, rel=0.1)
     assert (part["runs"], part["says"]) == (3, SUPPORTED)
+
+    # Both runs of a pair are scored on the same images: where nearly all answers are the same, the interval is narrow.
+    right = random.random(len(labels)) < 0.85
+    differ = random.random(len(labels)) < 0.05
+    for row in rows:
+        answers = right & ~differ if "0.0" in row["name"] else right
+        probabilities = np.eye(10)[np.where(answers, labels, (labels + 1) % 10)] + 0.01
+        paths.collected_predictions(row["name"]).write_bytes(to_bytes(in_short(probabilities, labels)))
+    (part,) = compared("claims")["c"]["parts"]
+    width = part["other_images"]["high"] - part["other_images"]["low"]
+    assert width == pytest.approx(2 * 1.96 * (right & differ).std() / len(labels) ** 0.5, rel=0.1)
 
 
 def test_synthetic_results_are_not_judged(workdir: Path) -> None:

@@ -152,6 +152,24 @@ def test_a_printed_number_is_inside_or_outside(accuracies: tuple[float, ...], in
     assert row["spread"] > 0
 
 
+@pytest.mark.parametrize(
+    ("row", "score", "ours", "inside"),
+    [
+        ("T1.keras.acc", "test.accuracy", 0.80746, True),  # printed: 80.75 %
+        ("T1.keras.acc", "test.accuracy", 0.80744, False),
+        ("T1.keras.loss", "test.loss", 0.54752, True),  # printed: 0.548
+        ("T1.keras.loss", "test.loss", 0.54748, False),
+    ],
+)
+def test_a_value_that_rounds_to_the_printed_number_is_inside(row: str, score: str, ours: float, inside: bool) -> None:
+    """Three runs without scatter have an interval without width."""
+    change_json("metrics/keras_cnn.json", score, ours)
+    write_runs([collected(64, 0.3, 0.8, seed) | {score: ours} for seed in (8, 9)])
+    found = compared()[row]
+    assert found["interval"] == pytest.approx([found["ours"]] * 2)
+    assert found["inside"] is inside
+
+
 def test_one_run_has_no_interval() -> None:
     row = compared()["T1.keras.acc"]
     assert (row["interval"], row["inside"], row["spread"], row["seeds"]) == (None, None, None, [7])

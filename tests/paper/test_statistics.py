@@ -72,6 +72,19 @@ def test_the_runs_needed_are_those_whose_interval_leaves_out_0() -> None:
     assert mean_estimate([1e-9, 1, -1]).needed is None  # no number of runs that anyone would make
 
 
+def test_the_runs_needed_of_unpaired_runs_are_of_each_kind() -> None:
+    first, second = [0.81, 0.79, 0.80, 0.83], [0.80, 0.79, 0.801]
+    found = welch_difference(first, second)
+    assert found.needed is not None
+
+    def half(runs: int) -> float:
+        errors = [np.var(values, ddof=1) / runs for values in (first, second)]
+        freedom = sum(errors) ** 2 / sum(error**2 / (runs - 1) for error in errors)
+        return float(stats.t.ppf(0.975, freedom) * np.sqrt(sum(errors)))
+
+    assert half(found.needed) < found.mean <= half(found.needed - 1)
+
+
 def test_the_sampling_error_is_binomial() -> None:
     assert sampling_error(0.8075, 10_000) == pytest.approx(0.00773, abs=5e-6)
 

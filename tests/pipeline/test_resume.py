@@ -14,7 +14,7 @@ from stages.keras_cnn import backend as keras_backend
 from stages.training.checkpoint import Checkpoint
 from stages.training.log import TrainingLog
 from tests.support.kills import kill_again_and_again
-from tests.support.stage_runs import change_parameters, prepare
+from tests.support.stage_runs import change_parameters, prepare, starting_point
 
 # Keras's conversion of a TensorFlow tensor to NumPy; nothing of ours.
 pytestmark = [
@@ -134,6 +134,50 @@ def test_another_training_never_resumes_from_it(
     assert len(list(Path(".resume").glob("*.checkpoint"))) == 1
     main()
     assert "resumes after epoch 1/2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", STAGES)
+def test_a_checkpoint_is_of_all_that_a_training_starts_from(
+    work: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of these alone makes it another training's: images, labels, split, weights, machine, code, seed."""
+    stage = STAGES[model]
+    change_parameters(SMALL[model] | {"resnet18.validation": "held_out"})
+    clear = keras_backend.start("tensorflow", "cpu").utils.clear_session if model == "keras_cnn" else lambda: None
+
+    def checkpoint(seed: int = 7) -> str:
+        clear()
+        name: str = starting_point(stage, -1, seed, lambda checkpoint: checkpoint.path.name)
+        return name
+
+    found = [checkpoint()]
+    for kind in ("images", "labels"):
+        path = Path(f"data/processed/train_{kind}.npy")
+        before = path.read_bytes()
+        array = np.load(path)
+        array.flat[0] = (array.flat[0] + 1) % 10
+        np.save(path, array)
+        found.append(checkpoint())
+        path.write_bytes(before)
+    path = Path("data/processed/split.npz")
+    before = path.read_bytes()
+    with np.load(path) as arrays:
+        parts = dict(arrays)
+    parts["train"][0], parts["validation"][0] = parts["validation"][0], parts["train"][0]
+    np.savez(path, **parts)
+    found.append(checkpoint())
+    path.write_bytes(before)
+    for place, value in (
+        (f"{stage.__name__}.derived_seed", lambda *_: 5),
+        (f"{stage.__name__}.machine", lambda *_: {"processor": "another"}),
+        ("stages.training.checkpoint.code", lambda: {"other.py": "0"}),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, value)
+            found.append(checkpoint())
+    found.append(checkpoint(seed=8))
+    assert len(set(found)) == 8
+    assert checkpoint() == found[0]
 
 
 @pytest.mark.parametrize("model", STAGES)

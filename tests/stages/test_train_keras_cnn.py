@@ -31,6 +31,7 @@ from tests.support.stage_runs import (
     prepare,
     replayed_plateau,
     run_stage,
+    starting_point,
 )
 
 # Keras's conversion of a TensorFlow tensor to NumPy; nothing of ours.
@@ -161,9 +162,9 @@ def test_other_backends_get_scaled_inputs_and_one_hot_labels(images: Images) -> 
     assert np.array_equal(labels, np.eye(10, dtype=np.float32)[images.labels[order]])
 
 
-@pytest.mark.parametrize("kind", ["flip_crop", "none"])
+@pytest.mark.parametrize(("kind", "seed"), [("flip_crop", 7), ("none", 7), ("flip_crop", 8)])
 def test_order_and_augmentation_of_each_epoch(
-    kind: str, keras: Any, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, seed: int, keras: Any, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each training image once, in the epoch's own order and with its own choices; no validation image."""
     seen: list[tuple[list[int], Any]] = []
@@ -174,20 +175,31 @@ def test_order_and_augmentation_of_each_epoch(
         return original(images, order, batch_size, choices)
 
     monkeypatch.setattr(train_keras_cnn, "batches", spy)
-    given = parameters(epochs=2, augmentation=kind)
+    given = parameters(epochs=2, augmentation=kind, seed=seed)
+    reseeded: list[tuple[int, int]] = []
+    monkeypatch.setattr(train_keras_cnn, "reseed_dropout", lambda _, *given: reseeded.append(given))
     train_keras_cnn.train(keras, tiny_model(keras, given), images, parts(20, 6), given, new_log(tmp_path, given, 20))
     assert len(seen) == 4  # two epochs of training and validating
     for epoch, (order, choices) in enumerate(seen[::2], start=1):
-        assert order == generator(7, epoch, "order").permutation(np.arange(20)).tolist()
+        assert order == generator(seed, epoch, "order").permutation(np.arange(20)).tolist()
         if kind == "none":
             assert choices is None
         else:
-            expected = draw("flip_crop", 20, generator(7, epoch, "augmentation"))
+            expected = draw("flip_crop", 20, generator(seed, epoch, "augmentation"))
             assert all(
                 np.array_equal(*pair) for pair in zip(vars(choices).values(), vars(expected).values(), strict=True)
             )
     assert seen[0][0] != seen[2][0]
     assert seen[1::2] == [(list(range(20, 26)), None)] * 2
+    assert reseeded == [(seed, 1), (seed, 2)]
+
+
+def test_each_seed_starts_from_its_own_weights(work: Path, keras: Any) -> None:
+    def weights(model: Any) -> bytes:
+        return b"".join(array.tobytes() for array in model.get_weights())
+
+    found = [starting_point(train_keras_cnn, 1, seed, weights) for seed in (7, 8, 7)]
+    assert found[0] == found[2] != found[1]
 
 
 # The stage

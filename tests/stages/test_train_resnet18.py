@@ -31,6 +31,7 @@ from tests.support.stage_runs import (
     prepare,
     replayed_plateau,
     run_stage,
+    starting_point,
 )
 
 pytestmark = pytest.mark.usefixtures("own_process_settings")
@@ -71,10 +72,18 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
 # The loop
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_two_epochs_are_plain_pytorch_to_the_bit(images: Images, tmp_path: Path, weight_decay: float) -> None:
+@pytest.mark.parametrize(("weight_decay", "seed", "validation_augmentation"), [(0.0, 7, "flip_crop"), (0.1, 8, "none")])
+def test_two_epochs_are_plain_pytorch_to_the_bit(
+    images: Images, tmp_path: Path, weight_decay: float, seed: int, validation_augmentation: str
+) -> None:
     """Batches of 8, 8 and 3 images by hand: order, torchvision's augmentation, cross-entropy, Adam with its decay."""
-    given = parameters(epochs=2, weight_decay=weight_decay, learning_rate=0.002)
+    given = parameters(
+        seed,
+        epochs=2,
+        weight_decay=weight_decay,
+        learning_rate=0.002,
+        validation_augmentation=validation_augmentation,
+    )
     torch.manual_seed(7)
     model, by_hand = resnet18.build(), resnet18.build()
     by_hand.load_state_dict(model.state_dict())
@@ -85,8 +94,8 @@ def test_two_epochs_are_plain_pytorch_to_the_bit(images: Images, tmp_path: Path,
     optimiser = torch.optim.Adam(by_hand.parameters(), lr=0.002, weight_decay=weight_decay, fused=True)
     by_hand.train()
     for epoch in (1, 2):
-        order = generator(7, epoch, "order").permutation(rows)
-        choices = draw("flip_crop", 19, generator(7, epoch, "augmentation"))
+        order = generator(seed, epoch, "order").permutation(rows)
+        choices = draw("flip_crop", 19, generator(seed, epoch, "augmentation"))
         losses, right = [], []
         for batch in (range(8), range(8, 16), range(16, 19)):
             pictures = []
@@ -110,6 +119,14 @@ def test_two_epochs_are_plain_pytorch_to_the_bit(images: Images, tmp_path: Path,
         assert row["learning_rate"] == 0.002
     expected = by_hand.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_each_seed_starts_from_its_own_weights(work: Path) -> None:
+    def weights(model: nn.Module) -> bytes:
+        return b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+
+    found = [starting_point(train_resnet18, 0, seed, weights) for seed in (7, 8, 7)]
+    assert found[0] == found[2] != found[1]
 
 
 def test_validation_measures_and_learns_nothing(images: Images) -> None:

@@ -125,6 +125,31 @@ def prepare(changes: dict[str, Any]) -> None:
     change_parameters(changes)
 
 
+class Started(Exception):
+    """Raised in place of a training."""
+
+
+def starting_point(stage: Any, argument: int, seed: int, value_of: Callable[[Any], Any]) -> Any:
+    """What a training stage hands to its function `train`, which does not run.
+
+    Args:
+        stage: The stage's module; its parameters are those of the current directory.
+        argument: Which argument of `train`.
+        seed: In place of that of the parameters.
+        value_of: What is kept of the argument.
+    """
+    found = []
+
+    def train(*arguments: Any) -> None:
+        found.append(value_of(arguments[argument]))
+        raise Started
+
+    change_parameters({"seed": seed})
+    with mock.patch.object(stage, "train", train), pytest.raises(Started):
+        stage.main()
+    return found[0]
+
+
 def few_images() -> Images:
     """26 images of noise, with the classes in turn."""
     pixels = np.random.default_rng(0).integers(0, 256, (26, 32, 32, 3), dtype=np.uint8)

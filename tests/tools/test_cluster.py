@@ -76,18 +76,22 @@ def test_of_two_grids_one_makes_the_run_and_if_it_dies_the_other_one(cluster: Ra
     subprocess.run(["cp", "-a", first.folder, cluster.folder / "second"], check=True)
     second = Clone(cluster.folder / "second")
     command = (*GRID, CUT, "--cluster", cluster.address)
-    grids = []
-    for clone in (first, second):  # the run ends with the grid that asked first
-        grids.append(clone.start(*command))
-        read_until(grids[-1], "epoch 3/25")
-    trainings = [p for p in psutil.process_iter() if "stages.train_keras_cnn" in " ".join(arguments_of(p))]
-    ours = [p for p in trainings if Path(p.cwd()).is_relative_to(cluster.folder)]
-    assert len({process.cwd() for process in ours}) == 1  # both follow one run
-    grids[0].kill()
-    grids[0].communicate()
+    one = first.start(*command)
+    read_until(one, "epoch 3/25")
+    training = trainings_in(cluster.folder)
+    for process in training:
+        process.suspend()  # or it might end before the other grid has begun
+    other = second.start(*command)
+    read_until(other, "epoch 3/25")
+    assert len({process.cwd() for process in training}) == 1  # both follow one run
+    assert trainings_in(cluster.folder) == training
+    for process in training:
+        process.resume()
+    one.kill()  # the run ends with the grid that asked first
+    one.communicate()
 
-    printed, errors = grids[1].communicate()
-    assert (grids[1].returncode, errors) == (0, "")
+    printed, errors = other.communicate()
+    assert (other.returncode, errors) == (0, "")
     assert f"{CUT}-seed8: its machine or its grid is gone; it starts again" in printed
     again = first.ok(*command)
     assert "1 runs, 1 of them done" in again
@@ -107,6 +111,12 @@ def test_the_same_command_goes_on_after_the_only_grid_has_died(cluster: RayClust
     assert "1 runs, 0 of them done" in again
     assert re.search(rf"{CUT}-seed8 on m\d: resumes after epoch", again)
     assert table(home) == [row for row in table(uninterrupted) if row["name"] == f"{CUT}-seed8"]
+
+
+def trainings_in(folder: Path) -> list[psutil.Process]:
+    """The processes that train in this folder."""
+    trainings = [p for p in psutil.process_iter() if "stages.train_keras_cnn" in " ".join(arguments_of(p))]
+    return [p for p in trainings if Path(p.cwd()).is_relative_to(folder)]
 
 
 def arguments_of(process: psutil.Process) -> list[str]:

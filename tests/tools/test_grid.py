@@ -118,6 +118,28 @@ def test_an_experiment_that_was_not_scored_is_not_collected(clone: Clone) -> Non
     assert "0 runs of 3" in output
 
 
+@pytest.mark.parametrize("changed", ["stages/training", "data/processed/train_images.npy"])
+def test_an_experiment_of_other_code_or_data_is_not_collected(
+    uninterrupted: Clone, tmp_path: Path, changed: str
+) -> None:
+    """As after a commit with other code or data. A row that is there already is refused, and not lost."""
+    shutil.copytree(uninterrupted.folder, tmp_path / "clone", symlinks=True)
+    clone = Clone(tmp_path / "clone")
+    (md5,) = {dep["md5"] for dep in clone.lock()["train_keras_cnn"]["deps"] if dep["path"] == changed}
+    lock = clone.folder / "dvc.lock"
+    lock.write_text(lock.read_text().replace(md5, md5.translate(str.maketrans("0123456789", "1234567890"))))
+    before = table(clone)
+    result = clone.run("python", "-m", "stages.tools.collect")
+    assert result.returncode == 1
+    assert f"{FINISHED}-seed7 in metrics/runs.csv is of code " in result.stderr
+    assert table(clone) == before
+    (clone.folder / "metrics/runs.csv").write_text("name\n")
+    output = clone.ok("python", "-m", "stages.tools.collect")
+    for run in (f"{FINISHED}-seed7", f"{CUT}-seed8"):
+        assert f"left out: {run}: its experiment is of other code, data or parameters, or was not scored" in output
+    assert "0 runs of 3" in output
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

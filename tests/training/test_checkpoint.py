@@ -1,14 +1,17 @@
 """The checkpoint of a training: whole or not there, its owner's alone, bounded."""
 
+import hashlib
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from stages.training import checkpoint
+from stages.training import checkpoint, plateau
 from stages.training.checkpoint import Checkpoint
-from tests.support.stage_runs import files_limited_to
+from tests.support.stage_runs import ROOT, files_limited_to
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,19 @@ def test_belongs_to_these_facts_and_arrays_alone() -> None:
     ):
         with other:
             assert other.load() is None
+
+
+def test_the_code_is_every_imported_module_of_the_project_and_the_program_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = ROOT / "stages/train_resnet18.py"
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(program), raising=False)
+    assert plateau.__file__
+    found = checkpoint.code()
+    for name in ("train_resnet18.py", "training/checkpoint.py", "training/plateau.py", "common/files.py"):
+        assert found[name] == hashlib.sha256((ROOT / "stages" / name).read_bytes()).hexdigest()
+    assert not [name for name in found if not (ROOT / "stages" / name).exists()]
 
 
 def test_stands_in_the_main_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

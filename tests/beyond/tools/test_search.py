@@ -201,6 +201,41 @@ def test_its_pictures_are_optuna_s(start: Any, capsys: pytest.CaptureFixture[str
     assert f"best: search-made_up-{study.best_trial.number}, " in capsys.readouterr().out
 
 
+def test_the_committed_values_are_tried_until_a_trial_has_them(start: Any) -> None:
+    """Three trials fail, as on a full disk; the next start tries them again, and one that was cut off only once."""
+    with pytest.raises(ExpectedError, match="failed in a row"):
+        start(lambda *_: [])
+    study, _ = start(by_dropout)
+    (first,) = [trial for trial in study.trials if trial.user_attrs.get("note") and trial.state.name == "COMPLETE"]
+    assert first.params == COMMITTED
+
+
+def test_a_search_ends_where_its_code_changes_meanwhile(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def edited(number: int, values: dict[str, Any]) -> list[float]:
+        if number == 2:
+            monkeypatch.setattr(tool, "identity_of", lambda _: "other")
+        return by_dropout(number, values)
+
+    with pytest.raises(ExpectedError, match="have changed since the search made_up began"):
+        start(edited)
+
+
+@pytest.mark.parametrize(
+    ("given", "values", "others"),
+    [
+        ({"low": 0.0, "high": 0.5}, [0.0, 0.25, 0.5], [0.6, None, "x"]),
+        ({"low": 0.0, "high": 0.5, "step": 0.1}, [0.0, 0.3, 0.5], [0.25]),
+        ({"low": 1, "high": 9, "step": 2}, [1, 3, 9], [2, 3.5]),
+        ({"low": 1, "high": 9}, [1, 2], [2.5]),
+        ({"low": 0.001, "high": 0.1, "log": True}, [0.001, 0.0123], [0.2]),
+    ],
+)
+def test_a_range_has_its_steps(given: dict[str, Any], values: list[Any], others: list[Any]) -> None:
+    found = tool.Range.model_validate(given)
+    assert all(found.has(value) for value in values)
+    assert not any(found.has(value) for value in others)
+
+
 @pytest.mark.parametrize(
     "space",
     [
@@ -208,6 +243,7 @@ def test_its_pictures_are_optuna_s(start: Any, capsys: pytest.CaptureFixture[str
         {"dropout": {"low": 0.5, "high": 0.1}},
         {"dropout": {"low": 0.0, "high": 0.1, "log": True}},
         {"dropout": {"choices": [0.1]}},
+        {"dropout": {"low": 0, "high": 2, "step": 0.5}},
     ],
 )
 def test_a_space_that_is_none_is_refused(space: dict[str, Any]) -> None:
