@@ -60,24 +60,21 @@ def card(model: str) -> str:
     run, dataset = read_json(paths.run(model)), read_json(DATASET)
     predictions = read_arrays(paths.predictions(model))
     title, described = DESCRIBED[model]
-    return (
-        templates(Path(__file__).parent / "page")
-        .get_template("card.md.jinja")
-        .render(
-            model=model,
-            title=title,
-            described=described,
-            source=run["source"],
-            run=run,
-            dataset=dataset,
-            classes=dataset["classes"],
-            validated_on_test=run["parameters"].get(model, {}).get("validation") == "test",
-            images=len(predictions["labels"]),
-            bins=BINS,
-            scores=scores_table(model, predictions["probabilities"], predictions["labels"]),
-            per_class=per_class_table(model),
-            loading=loading(model, run),
-        )
+    template = templates(Path(__file__).parent / "page").get_template("card.md.jinja")
+    return template.render(
+        model=model,
+        title=title,
+        described=described,
+        source=run["source"],
+        run=run,
+        dataset=dataset,
+        classes=dataset["classes"],
+        validated_on_test=run["parameters"].get(model, {}).get("validation") == "test",
+        images=len(predictions["labels"]),
+        bins=BINS,
+        scores=scores_table(model, predictions["probabilities"], predictions["labels"]),
+        per_class=per_class_table(model),
+        loading=loading(model, run),
     )
 
 

@@ -47,6 +47,16 @@ def _git(*arguments: str, stdin: str = "", **environment: str) -> bytes:
     return result.stdout
 
 
+def require_full_clone() -> None:
+    """Stop in a shallow clone: DVC 3.67 cannot fetch an experiment into it from a temporary copy, and says nothing.
+
+    Raises:
+        ExpectedError: The clone is shallow.
+    """
+    if git("rev-parse", "--is-shallow-repository").strip() == "true":
+        raise ExpectedError("this clone is shallow, and DVC would lose the finished runs; run git fetch --unshallow")
+
+
 def experiments_in_git() -> dict[str, list[str]]:
     """The commits of DVC's experiments by name; one name may be there once for each commit that it started from."""
     found: dict[str, list[str]] = {}

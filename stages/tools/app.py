@@ -131,10 +131,10 @@ def is_foreign(request: Any) -> bool:
         request: An ASGI scope of type "http".
     """
     headers = dict(request["headers"])
-    origin = headers.get(b"origin", b"http://" + headers.get(b"host", b""))
+    own = b"http://" + headers.get(b"host", b"")
     embedded = headers.get(b"sec-fetch-site") == b"cross-site" and headers.get(b"sec-fetch-dest") != b"document"
     path = request["path"].lower()
-    return embedded or origin != b"http://" + headers.get(b"host", b"") or "=http" in path or "proxy=" in path
+    return embedded or headers.get(b"origin", own) != own or "=http" in path or "proxy=" in path
 
 
 def listening(port: int) -> socket.socket:

@@ -27,7 +27,7 @@ from typing import Any
 
 from stages.common.errors import ExpectedError, run_program
 from stages.common.process import ancestor, end_with
-from stages.experiments.git import git
+from stages.experiments.git import git, require_full_clone
 from stages.training.machine import cores, processor
 
 TOKEN = Path(".cluster/token")
@@ -102,8 +102,7 @@ def check_clone() -> None:
     Raises:
         ExpectedError: The clone is shallow, or git may not push without asking for a password.
     """
-    if git("rev-parse", "--is-shallow-repository").strip() == "true":
-        raise ExpectedError("this clone is shallow, and DVC would lose the finished runs; run git fetch --unshallow")
+    require_full_clone()
     silent = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")}
     git("push", "--quiet", "--dry-run", "origin", "HEAD:refs/cluster/join", **silent)
 

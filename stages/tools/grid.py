@@ -18,7 +18,7 @@ from stages.common.errors import ExpectedError, run_program
 from stages.common.files import Json, read_json
 from stages.common.paths import DATASET, EXPERIMENTS, LOCK
 from stages.common.process import LOCKS, ancestor, end_with
-from stages.experiments.git import experiments_in_git, git
+from stages.experiments.git import experiments_in_git, git, require_full_clone
 from stages.experiments.origin import Origin, dependencies, is_code, made, md5_of, origin, read_lock, same_origin
 from stages.experiments.plan import Experiments, Run, all_runs, differing, load_experiments
 from stages.experiments.table import read_runs
@@ -124,8 +124,7 @@ def check_clean(determining: Sequence[str]) -> None:
     Raises:
         ExpectedError: A file that determines results is not committed, or the clone is shallow.
     """
-    if git("rev-parse", "--is-shallow-repository").strip() == "true":
-        raise ExpectedError("this clone is shallow, and DVC would lose the finished runs; run git fetch --unshallow")
+    require_full_clone()
     changes = git("status", "--porcelain", "--untracked-files=no", "--", *determining).splitlines()
     code = [path for path in determining if path != "data"]  # where DVC and people put new files
     new = git("ls-files", "--others", "--exclude-standard", "--", *code).splitlines()

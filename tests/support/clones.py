@@ -46,9 +46,8 @@ class Clone:
     def start(self, *command: str, stderr: int = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str]":
         """A command in its own session, so that a signal reaches all its processes, as Ctrl-C does."""
         # The user's settings of git and DVC (a cache elsewhere, signed commits) must not matter.
-        own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C.UTF-8"}
         kinds = ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")  # the last is what DVC keeps outside a clone
-        own["LC_ALL"] = "C.UTF-8"  # tests read what git says
         own |= {f"DVC_{kind}_DIR": str(self.folder / ".git" / kind) for kind in kinds}
         variables = {
             name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))
