@@ -353,7 +353,9 @@ def _seeds_of_cells(part: Part, group: Mapping[Any, Evidence]) -> list[int]:
 
 
 def _keyed(part: Part, name: str, runs: Sequence[Evidence]) -> dict[Any, Evidence]:
-    """The runs of a group by what makes a pair of two; unpaired ones are numbered. A pair of seconds is of one machine.
+    """The runs of a group by what makes a pair of two; unpaired ones are numbered.
+
+    A pair is of one device, and a pair of seconds of one machine.
 
     Raises:
         ExpectedError: `paired_by` names what a run does not record, or does not tell two runs apart.
@@ -367,6 +369,7 @@ def _keyed(part: Part, name: str, runs: Sequence[Evidence]) -> dict[Any, Evidenc
                 f"{CLAIMS}: {part.what}: paired_by names {unknown[0]!r}, which no run of {name} records"
             )
         key = tuple(run.parameters[key] for key in part.paired_by)
+        key += tuple(value for name, value in sorted(run.parameters.items()) if name.endswith(".device"))
         if part.value.seconds_to is not None:
             key += (run.machine,)
         if key in keyed:

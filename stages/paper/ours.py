@@ -44,6 +44,12 @@ class Run(NamedTuple):
         file = paths.scores(self.model)
         return self.look_up(f"{file} best_epoch"), self.look_up(f"{file} epochs")
 
+    def trained_with(self) -> Json:
+        """The parameters that the training depends on: where the test set validates, the split changes nothing."""
+        if self.parameters.get(f"{self.model}.validation") != "test":
+            return self.parameters
+        return {key: value for key, value in self.parameters.items() if not key.startswith("split.")}
+
     def is_with(self, parameters: Json) -> bool:
         return all(self.parameters.get(key) == value for key, value in parameters.items())
 
@@ -84,7 +90,8 @@ def read_own_run(model: str) -> Run:
 def read_collected(own: list[Run]) -> list[Run]:
     """The runs of metrics/runs.csv that are of our data, each once, without those that `dvc repro` did itself.
 
-    A run is its parameters, the seed among them. `make verify` checks whether its code is the present one.
+    A run is the parameters that it trained with, the seed among them. `make verify` checks whether its code is the
+    present one.
 
     Raises:
         ExpectedError: The file is missing or damaged.
@@ -96,7 +103,7 @@ def read_collected(own: list[Run]) -> list[Run]:
         run = Run(row["name"], row["model"], row["source"], {key: row[key] for key in row if key in recorded}, row)
         if any(other.source != run.source for other in same_model):
             continue
-        if not any(run.parameters == other.parameters for other in [*same_model, *runs]):
+        if not any(run.trained_with() == other.trained_with() for other in [*same_model, *runs]):
             runs.append(run)
     return runs
 

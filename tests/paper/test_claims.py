@@ -189,6 +189,19 @@ def test_seconds_are_compared_on_one_machine() -> None:
     assert part_of(runs("one"), runs("other"), **part)["mean"] is None
 
 
+def test_runs_of_one_seed_on_two_devices_are_two_pairs() -> None:
+    def runs(accuracy: float) -> list[Evidence]:
+        return [
+            replace(run(accuracy + more), parameters={"seed": 1, "resnet18.device": device})
+            for device, more in (("cpu", 0.0), ("cuda", 0.1))
+        ]
+
+    found = part_of(runs(0.8), runs(0.7)[::-1], paired_by=["seed"])
+    assert found["runs"] == 2
+    assert found["mean"] == pytest.approx(0.1)
+    assert found["low"] == pytest.approx(found["high"])  # each with its own device's
+
+
 def test_a_rule_that_does_not_tell_runs_apart_is_refused() -> None:
     two = [Evidence({"seed": 1, "batch_size": size}, {"test.accuracy": 0.8}) for size in (64, 128)]
     with pytest.raises(

@@ -66,6 +66,17 @@ def test_a_missing_file_is_one_line_with_what_to_do() -> None:
         look_up("metrics/per_class/keras_cnn.csv recall")
 
 
+def test_where_the_test_set_validates_the_split_makes_no_other_training() -> None:
+    parameters = {"seed": 1, "split.validation_fraction": 0.1, "resnet18.validation": "test"}
+    assert Run("r", "resnet18", "cifar10", parameters, {}).trained_with() == {
+        "seed": 1,
+        "resnet18.validation": "test",
+    }
+    held_out = parameters | {"resnet18.validation": "held_out"}
+    assert Run("r", "resnet18", "cifar10", held_out, {}).trained_with() == held_out
+    assert Run("r", "keras_cnn", "cifar10", parameters, {}).trained_with() == parameters
+
+
 def test_images_that_are_trained_on() -> None:
     def training_images(model: str, parameters: dict[str, Any]) -> int:
         return Run("r", model, "cifar10", parameters, {}).training_images(50_000)
