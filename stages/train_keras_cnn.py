@@ -12,6 +12,7 @@ Writes the model, its history, the run's record and its run time. After an inter
 the last finished epoch, and the results are the same to the bit.
 """
 
+import importlib
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -196,6 +197,8 @@ def train(
         order = generator(seed, epoch, "order").permutation(split.train)
         choices = draw(section.augmentation, len(order), generator(seed, epoch, "augmentation"))
         reseed_dropout(model, seed, epoch)
+        if section.backend == "torch":  # Keras draws its dropout from PyTorch's generator, and not from the layer's
+            importlib.import_module("torch").manual_seed(derived_seed(seed, epoch, "dropout"))
         learning_rate = float(model.optimizer.learning_rate)
         log.start_epoch()
         fitted = train_epoch(
