@@ -96,7 +96,7 @@ def ours_keras_cnn(images: np.ndarray, labels: np.ndarray, batch_size: int, devi
         choices = None
         if section.augmentation != "none":
             choices = draw(section.augmentation, len(order), generator(seed, next(epochs), "augmentation"))
-        train_keras_cnn.train_epoch(keras, model, Images(images, labels), order, batch_size, choices, log)
+        train_keras_cnn.train_epoch(keras, model, Images(images, labels), order, batch_size, choices, 1, log)
 
     return train, {
         "threads": keras_backend.threads(backend),

@@ -12,6 +12,7 @@ Writes the model, its history, the run's record and its run time. After an inter
 the last finished epoch, and the results are the same to the bit.
 """
 
+import importlib
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -199,7 +200,14 @@ def train(
         learning_rate = float(model.optimizer.learning_rate)
         log.start_epoch()
         fitted = train_epoch(
-            keras, model, images, order, parameters.batch_size, choices if section.augmentation != "none" else None, log
+            keras,
+            model,
+            images,
+            order,
+            parameters.batch_size,
+            choices if section.augmentation != "none" else None,
+            derived_seed(seed, epoch, "dropout"),
+            log,
         )
         validation = validate(keras, model, images, split.validation, parameters.batch_size)
         log.end_epoch(fitted, validation, learning_rate)
@@ -222,6 +230,7 @@ def train_epoch(
     order: np.ndarray,
     batch_size: int,
     choices: Choices | None,
+    dropout_seed: int,
     log: TrainingLog,
 ) -> dict[str, float]:
     """One pass over the images in the given order; returns its mean loss (nats) and accuracy, as Keras sums them up.
@@ -233,14 +242,24 @@ def train_epoch(
         order: Rows of `images`, int64.
         batch_size: The last batch may be smaller.
         choices: The augmentation of each row of `order`, or None for no augmentation.
+        dropout_seed: Seeds PyTorch's generator, where Keras on PyTorch draws its dropout from; not that of the layers.
         log: Told of the progress.
     """
-    progress = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda step, logs: log.step(step + 1, logs["loss"], logs["accuracy"])
-    )
+    callbacks = [
+        keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda step, logs: log.step(step + 1, logs["loss"], logs["accuracy"])
+        )
+    ]
+    if keras.backend.backend() == "torch":
+        torch = importlib.import_module("torch")  # only now: `fit` itself draws from it too, the first time more often
+        callbacks.append(
+            keras.callbacks.LambdaCallback(
+                on_train_batch_begin=lambda step, logs: None if step else torch.manual_seed(dropout_seed)
+            )
+        )
     steps = -(-len(order) // batch_size)
     data = feed(keras, lambda size: batches(images, order, size, choices), batch_size, steps)
-    fitted = model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[progress])
+    fitted = model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=callbacks)
     return {name: values[0] for name, values in fitted.history.items()}
 
 

@@ -5,6 +5,7 @@ import os
 from typing import Any, Literal
 
 from stages.common.errors import BadParameter
+from stages.training.machine import cores
 from stages.training.memory import keep_memory
 
 Backend = Literal["tensorflow", "torch", "jax"]
@@ -65,7 +66,7 @@ def threads(backend: Backend) -> int:
         given = os.environ.get("TF_NUM_INTRAOP_THREADS", "")  # the next line leaves it out
         configured = importlib.import_module("tensorflow").config.threading.get_intra_op_parallelism_threads()
         configured = configured or (int(given) if given.isdecimal() else 0)
-    return int(configured or os.cpu_count() or 1)  # 0 is TensorFlow's word for all of them
+    return int(configured or cores())  # 0 is TensorFlow's word for all that the process may use
 
 
 def _has_gpu(backend: Backend, framework: Any) -> bool:

@@ -103,7 +103,7 @@ def trained(
         model.compile(adam, "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     train_keras_cnn.reseed_dropout(model, 7, 1)
     images, log = pictures(), Steps()
-    train_keras_cnn.train_epoch(keras, model, images, np.arange(len(images.labels)), BATCH, None, log)
+    train_keras_cnn.train_epoch(keras, model, images, np.arange(len(images.labels)), BATCH, None, 1, log)
     return log.losses, plain.get_weights(), model
 
 
@@ -171,7 +171,7 @@ def test_predicts_and_saves_as_the_network_whose_weights_it_shares(keras: Any, t
     keras.utils.set_random_seed(3)
     plain = train_keras_cnn.untrained_model(section(), [0.3, 0.4, 0.5, 0.5])
     model = train_keras_cnn.compiled(keras, plain, section())
-    train_keras_cnn.train_epoch(keras, model, images, np.arange(64), 16, None, Steps())
+    train_keras_cnn.train_epoch(keras, model, images, np.arange(64), 16, None, 1, Steps())
     inputs = images.pixels[:10].astype(np.float32) / 255
     expected = np.asarray(plain(inputs, training=False))
     assert np.array_equal(np.asarray(model(inputs, training=False)), expected)
