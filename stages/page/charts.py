@@ -46,7 +46,7 @@ def forest(rows: Sequence[Json]) -> list[Markup]:
         draw_forest(axes, shown)
         axes.set_title(title)
         said = "; ".join(
-            f"{row['label']}: paper {printed(row['paper'], unit)}, ours {measured(row['ours'], unit)}" for row in shown
+            f"{row['label']}: paper {printed(row['paper'], row)}, ours {measured(row['ours'], unit)}" for row in shown
         )
         charts.append(svg(figure, f"forest-{unit}", f"Forest plot of {title}. {said}."))
     return charts
@@ -85,7 +85,7 @@ def grid(content: Json) -> list[Markup]:
         draw_grid_of(figure, content, unit)
         legend(figure, 2)
         said = "; ".join(
-            f"{'/'.join(map(str, row['at']))}: paper {printed(row['paper'], unit)}"
+            f"{'/'.join(map(str, row['at']))}: paper {printed(row['paper'], row)}"
             + "".join(
                 f", {found['name']} {measured(number['ours'], unit)}"
                 for found in content["interpretations"]
