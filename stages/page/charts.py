@@ -60,6 +60,8 @@ def learning(name: str, model: Model, runs: Sequence[Trained], compared: bool) -
     paper = read_history(model.paper_curves) if compared and model.paper_curves else None
     charts = []
     for quantity, title in QUANTITIES.items():
+        if not any(f"{part}_{quantity}" in history for part in ("train", "val") for history in histories):
+            continue
         figure = page_figure(WIDTH, 3.5)
         axes = figure.subplots()
         draw_learning(axes, quantity, histories, kept, paper)
