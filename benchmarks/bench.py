@@ -7,7 +7,6 @@ benchmarks/results/<machine>.json.
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,8 +32,6 @@ def main() -> None:
     """Measure what the options name."""
     options = arguments()
     os.chdir(throughput.ROOT)
-    for stop in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop, lambda number, _: sys.exit(f"bench: ended by signal {number}"))  # by way of every `finally`
     facts = host.facts()
     machine = options.machine or host.slug(facts["processor"], facts["cores"])
     out = options.out or RESULTS / f"{machine}.json"
@@ -48,12 +45,12 @@ def main() -> None:
             say("download, preprocess, split")
             clone, cost = pipeline.prepare(folder)
             data = clone.data
+        if options.only != "pipeline":  # first, because it refuses a params.yaml that does not compare
+            results |= training(data, options.quick)
         if options.only == "pipeline" or not (options.only or options.quick):
             say("each stage with one epoch, then dvc itself")
             results["pipeline"] = cost | pipeline.measure(clone)
             results["full_runs"] = {model: full_run(model) for model in throughput.MODELS}
-        if options.only != "pipeline":
-            results |= training(data, options.quick)
     write_json(out, results)
     print(f"\n{table(results)}\n\n{out}")
 

@@ -6,7 +6,8 @@ operations (Winograd), and batch norms, pooling and the optimiser, which memory 
 the framework takes for a step's convolutions and dense layers is measured as well: the median of many, as for the
 steps, while the rate of large products is the best of many.
 
-`python -m benchmarks.limit torch 64 128` measures one framework, and its model with these batch sizes, and prints JSON.
+`python -m benchmarks.limit torch 2048 64 128` measures one framework with matrices of this side, and its model with
+these batch sizes, and prints JSON.
 """
 
 import importlib
@@ -17,12 +18,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
-from stages import train_keras_cnn
-from stages.common.config import load
-from stages.common.errors import ExpectedError
+from stages.common.config import read
+from stages.common.errors import ExpectedError, run_program
+from stages.common.files import flat
+from stages.common.paths import PARAMETERS
 from stages.keras_cnn import backend as keras_backend
+from stages.page.cost import CLASSES, IMAGE, keras_cnn_layers, training_operations
 
 SIDE = 2048  # of the matrices: float32 takes 16 MB, more than a core's cache
 QUICK_SIDE = 256
@@ -31,7 +34,6 @@ WARM_UP = 3
 # PyTorch's operations on the CPU; the slow ones are where it has no oneDNN.
 CONVOLUTION = r"mkldnn_convolution|convolution_backward|_slow_conv2d_forward|_slow_conv2d_backward"
 PRODUCTS = re.compile(rf"::(mm|addmm_?|{CONVOLUTION})$")
-IMAGE, CLASSES = 32, 10
 
 
 def main() -> None:
@@ -88,43 +90,17 @@ def tensorflow() -> Any:
     return importlib.import_module("tensorflow")
 
 
-class Layer(NamedTuple):
-    """A convolution of a square map, or a dense layer, which is one of a single pixel."""
-
-    side: int
-    kernel_size: int
-    inputs: int
-    outputs: int
-
-
-def keras_cnn_layers() -> list[Layer]:
-    """The convolutions and dense layers of the Keras CNN, with the committed parameters."""
-    section = load(train_keras_cnn.Parameters).keras_cnn
-    layers, side, channels = [], IMAGE, 3
-    for outputs in section.filters:
-        layers.append(Layer(side, section.kernel_size, channels, outputs))
-        side, channels = side // 2, outputs
-    dense = Layer(1, 1, side**2 * channels, section.dense_units)
-    return [*layers, dense, Layer(1, 1, section.dense_units, CLASSES)]
-
-
 def keras_cnn_operations() -> int:
-    """Operations a training image in the convolutions and dense layers of the Keras CNN.
-
-    The backward pass has two products for each of the forward pass (the gradients of the weights and of the input), but
-    for the first layer, whose input needs no gradient.
-    """
-    forward = [
-        2 * (side * kernel_size) ** 2 * inputs * outputs for side, kernel_size, inputs, outputs in keras_cnn_layers()
-    ]
-    return 3 * sum(forward) - forward[0]
+    """Operations a training image in the convolutions and dense layers of the Keras CNN, with params.yaml's values."""
+    return training_operations("keras_cnn", flat(read(PARAMETERS)))
 
 
 def keras_cnn_products_ms(batch_size: int) -> float:
     """Milliseconds of TensorFlow's convolutions and dense products in a step of the Keras CNN, each by itself."""
     tf = tensorflow()
     total = 0.0
-    for number, (side, kernel_size, inputs, outputs) in enumerate(keras_cnn_layers()):
+    for number, layer in enumerate(keras_cnn_layers(flat(read(PARAMETERS)))):
+        side, kernel_size, inputs, outputs = layer.side, layer.kernel_size, layer.inputs, layer.outputs
         if side > 1:
             maps, gradient = (tf.random.uniform((batch_size, side, side, depth)) for depth in (inputs, outputs))
             kernel = tf.random.uniform((kernel_size, kernel_size, inputs, outputs))
@@ -202,4 +178,4 @@ def share(operations: int, gflops_per_second: float, milliseconds: float) -> dic
 
 
 if __name__ == "__main__":
-    main()
+    run_program("benchmarks.limit", main)

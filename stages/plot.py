@@ -125,9 +125,10 @@ def draw_curves(
     """
     figure = new_figure(f"{model.title}: loss and accuracy by epoch", 9, 4.8, source)
     papers = paper if source == "cifar10" else None
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    panels = figure.subplots(1, 2)
+    for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
         draw_learning(axes, quantity, [history], [best_epoch], papers, model.paper_validation)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -43,7 +43,7 @@ from stages.experiments.git import bytes_in, experiments_in_git, file_in
 from stages.experiments.origin import Origin
 from stages.experiments.predictions import in_short, to_bytes
 from stages.experiments.table import read_runs, write_runs
-from stages.tools.grid import check_clean, only_grid
+from stages.tools.grid import at_least_one, check_clean, only_grid
 from stages.tools.runs import Processes, run_all, say, share_cores
 
 TARGET = "beyond/dvc.yaml:evaluate"
@@ -80,11 +80,8 @@ def arguments() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m beyond.tools.ladder", description=__doc__)
     parser.add_argument("runs", nargs="*", default=["*"], help="names of runs, * for any letters")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
-    options = parser.parse_args()
-    if options.jobs < 1:
-        parser.error(f"--jobs is {options.jobs}; allowed: a whole number from 1")
-    return options
+    parser.add_argument("--jobs", type=at_least_one, default=1, help="runs at once")
+    return parser.parse_args()
 
 
 def check_cost(run: Run) -> None:

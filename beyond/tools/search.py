@@ -31,8 +31,8 @@ from stages.common.files import flat, read_history, write_rows
 from stages.common.process import ancestor, end_with
 from stages.experiments.git import experiments_in_git, file_in
 from stages.experiments.plan import Overrides, parameters_of
-from stages.tools.grid import check_clean
-from stages.tools.runs import BUSY, TRIES, Processes, alone, end_all, run_dvc, say, share_cores
+from stages.tools.grid import at_least_one, check_clean
+from stages.tools.runs import Processes, alone, end_all, run_dvc, say, share_cores
 from stages.training.randomness import derived_seed
 
 os.environ["MPLBACKEND"] = "agg"  # a notebook sets one that may not be installed here
@@ -159,11 +159,8 @@ def arguments() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m beyond.tools.search", description=__doc__)
     parser.add_argument("study", nargs="?", default="keras_cnn", help=f"one of {SEARCHES}")
-    parser.add_argument("--jobs", type=int, default=1, help="how many trials at once")
-    options = parser.parse_args()
-    if options.jobs < 1:
-        parser.error(f"--jobs is {options.jobs}; allowed: a whole number from 1")
-    return options
+    parser.add_argument("--jobs", type=at_least_one, default=1, help="how many trials at once")
+    return parser.parse_args()
 
 
 def committed_values(search: Search) -> dict[str, Any]:
@@ -182,14 +179,14 @@ def open_study(name: str, search: Search, committed: dict[str, Any]) -> optuna.S
     """The study, new or as it was left; a trial that was cut off is waiting to be tried again.
 
     Raises:
-        ExpectedError: It was begun with other code, data or settings.
+        ExpectedError: It was begun with other code, data or settings, or its target is no stage.
     """
+    identity = identity_of(search)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = STORAGE / f"{name}.db"
     arguments = {"connect_args": {"timeout": BUSY_SECONDS}}
     storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs=arguments)
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
-    identity = identity_of(search)
     if study.user_attrs.setdefault("identity", identity) != identity:
         raise ExpectedError(
             f"the study {name} in {file} was begun with other code, data or settings, which no longer compare; "
@@ -216,10 +213,17 @@ def open_study(name: str, search: Search, committed: dict[str, Any]) -> optuna.S
 
 
 def identity_of(search: Search) -> str:
-    """A hash of what a trial's value depends on besides the space's parameters: settings, code, data."""
+    """A hash of what a trial's value depends on besides the space's parameters: settings, code, data.
+
+    Raises:
+        ExpectedError: The target is no stage, or one of several under a `foreach`.
+    """
     pipeline, _, target = search.target.rpartition(":")
     file = Path(pipeline or "dvc.yaml")
-    stages = upstream(read(file)["stages"], target)
+    all_stages = read(file)["stages"]
+    if target not in (allowed := [name for name, entry in all_stages.items() if "foreach" not in entry]):
+        raise ExpectedError(f"{SEARCHES}: target is {search.target}; allowed in {file}: {', '.join(allowed)}")
+    stages = upstream(all_stages, target)
     named = [name for stage in stages.values() for item in stage.get("params", []) for name in _names(item)]
     settings = flat(read(Path(search.parameters))).items()
     others = {key: value for key, value in settings if key.partition(".")[0] in named and key not in search.space}
@@ -322,10 +326,7 @@ def run_trial(
                 os.killpg(process.pid, signal.SIGINT)
                 return
 
-    for _ in range(TRIES):
-        status, last_lines = run_dvc(experiment, command, active, watch)
-        if status == 0 or pruned.is_set() or not any(BUSY in line for line in last_lines):
-            break
+    status, last_lines = run_dvc(experiment, command, active, watch)
     if status == 0:  # also where the pruner came too late
         record = json.loads(file_in(experiments_in_git()[experiment][0], search.record))
         accuracy = (record["validation"] or {}).get("accuracy")

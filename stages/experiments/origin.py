@@ -3,15 +3,19 @@
 import contextlib
 import hashlib
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 from stages.common.config import parse_mapping, read
 from stages.common.errors import ExpectedError
 from stages.common.files import Json
-from stages.common.paths import LOCK
+from stages.common.paths import EXPERIMENTS, LOCK
 from stages.experiments.git import file_in
 from stages.experiments.plan import Experiments, Run, differing, recorded_parameters
+
+# What .dvcignore leaves out wherever it is: caches, and what editors keep beside a file that is open.
+IGNORED = ("__pycache__/", ".DS_Store", "*.sw[a-p]", "*~", ".#*", ".ipynb_checkpoints/", ".*_cache/")
 
 
 class Origin(NamedTuple):
@@ -54,7 +58,8 @@ def dependencies(lock: Json, model: str) -> dict[str, str]:
         return {dep["path"]: dep["md5"] for stage in stages for dep in lock["stages"][stage]["deps"]}
     except (KeyError, TypeError):
         raise ExpectedError(
-            f"{LOCK} knows no run of {' and '.join(stages)}; run git restore {LOCK}, or dvc repro"
+            f"{LOCK} knows no run of {' and '.join(stages)}; correct the model's name in {EXPERIMENTS}, or run "
+            "dvc repro"
         ) from None
 
 
@@ -115,8 +120,17 @@ def md5_of(path: Path) -> str:
     """The MD5 sum of a file or folder as DVC computes it: for a folder, that of a JSON list of its files."""
     if path.is_file():
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    ignored = {"__pycache__", ".DS_Store"}  # as .dvcignore
-    files = (file for file in path.rglob("*") if file.is_file() and not ignored.intersection(file.parts))
-    names = sorted(file.relative_to(path).as_posix() for file in files)
+    files = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
+    names = sorted(file.as_posix() for file in files if not _is_ignored(file))
     listing = json.dumps([{"md5": md5_of(path / name), "relpath": name} for name in names])
     return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _is_ignored(file: Path) -> bool:
+    """Whether one of IGNORED is the file, or a folder above it; a pattern with / at its end is of folders alone."""
+    *folders, _ = file.parts
+    return any(
+        fnmatch(name, pattern.rstrip("/"))
+        for pattern in IGNORED
+        for name in (folders if pattern.endswith("/") else file.parts)
+    )

@@ -17,7 +17,10 @@ SMALLEST = float(np.finfo(np.float64).eps)  # a smaller probability counts as th
 
 
 class Predictions(NamedTuple):
-    """The predicted class, uint8 (N,), and the probability of the true class, float32 (N,), of each test image."""
+    """The predicted class and the probability of the true class of each test image.
+
+    The classes are uint8 (N,), or of as many bytes as their number needs, and the probabilities float32 (N,).
+    """
 
     predicted: np.ndarray
     true_probability: np.ndarray
@@ -28,7 +31,7 @@ def in_short(probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
     rows = probabilities.astype(np.float64)
     rows /= rows.sum(axis=1, keepdims=True)
     true = rows[np.arange(len(labels)), labels].astype(np.float32)
-    return Predictions(rows.argmax(axis=1).astype(np.uint8), true)
+    return Predictions(rows.argmax(axis=1).astype(np.min_scalar_type(rows.shape[1] - 1)), true)
 
 
 def to_bytes(predictions: Predictions) -> bytes:
@@ -92,7 +95,7 @@ def resampled_loss(predictions: Predictions, labels: np.ndarray, weights: np.nda
 def resampled_f1(predictions: Predictions, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The macro F1-score, likewise."""
     predicted = predictions.predicted
-    classes = np.arange(max(labels.max(), predicted.max()) + 1)
+    classes = np.arange(int(max(labels.max(), predicted.max())) + 1)
     actual, taken = labels[:, None] == classes, predicted[:, None] == classes
     right, of_class, as_class = (weights @ which.astype(np.float64) for which in (actual & taken, actual, taken))
     f1: np.ndarray = (2 * right / np.maximum(of_class + as_class, 1)).mean(axis=1)

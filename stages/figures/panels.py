@@ -52,16 +52,15 @@ def draw_learning(
         axes: Where.
         quantity: "loss" or "accuracy".
         histories: Of runs that differ in their seed alone; columns by name, (epochs,) each: `epoch`, `train_loss`,
-            `train_accuracy`, `val_loss`, `val_accuracy`; NaN where nothing was validated. Of several runs the line is
-            the mean, and the band reaches from the lowest to the highest.
+            `train_accuracy`, `val_loss`, `val_accuracy`; NaN where nothing was validated. One that is not there is not
+            drawn. Of several runs the line is the mean, and the band reaches from the lowest to the highest.
         kept: For each of them the epoch whose weights are kept, from 1.
         paper: The paper's columns, likewise; None leaves them out.
         paper_validation: What "validation" is in the paper.
     """
-    if paper is not None:
-        axes.plot(paper["epoch"], paper[f"train_{quantity}"], label="paper, train", **PAPER_TRAIN)
-        label = f"paper, {paper_validation}"
-        axes.plot(paper["epoch"], paper[f"val_{quantity}"], label=label, **PAPER_VALIDATION)
+    for part, name, line in (("train", "train", PAPER_TRAIN), ("val", paper_validation, PAPER_VALIDATION)):
+        if paper is not None and f"{part}_{quantity}" in paper:
+            axes.plot(paper["epoch"], paper[f"{part}_{quantity}"], label=f"paper, {name}", **line)
     for part, name, line in (("train", "train", OURS_TRAIN), ("val", "validation", OURS_VALIDATION)):
         epochs, values = stacked(histories, f"{part}_{quantity}")
         if np.isnan(values).all():
@@ -81,11 +80,11 @@ def draw_learning(
 
 
 def stacked(histories: Sequence[History], column: str) -> tuple[np.ndarray, np.ndarray]:
-    """The epochs that any run has, (epochs,), and a column of all runs, (runs, epochs); NaN where a run had ended."""
+    """The epochs that any run has, (epochs,), and a column of all runs, (runs, epochs); NaN where one has none."""
     epochs = np.unique(np.concatenate([history["epoch"] for history in histories]))
     values = np.full((len(histories), len(epochs)), np.nan)
     for row, history in zip(values, histories, strict=True):
-        row[np.searchsorted(epochs, history["epoch"])] = history[column]
+        row[np.searchsorted(epochs, history["epoch"])] = history.get(column, np.nan)
     return epochs, values
 
 

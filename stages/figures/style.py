@@ -6,8 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-SYNTHETIC = "synthetic data, not CIFAR-10"
-
 # Colours that the colour-blind can tell apart (Okabe and Ito's), the last two darker, to be read as text on white.
 BLUE, GREEN, RED = "#0072B2", "#00795A", "#BD3A00"
 OCHRE, PURPLE = "#8A6D00", "#7A4B94"
@@ -45,7 +43,7 @@ STYLE = {
 def new_figure(title: str, width: float, height: float, source: str) -> Figure:
     """An empty figure, in inches, that says above everything else when it does not show CIFAR-10."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title if source == "cifar10" else f"{title}\n{SYNTHETIC}")
+    figure.suptitle(title if source == "cifar10" else f"{title}\n{source} data, not CIFAR-10")
     return figure
 
 

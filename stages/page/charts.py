@@ -46,7 +46,7 @@ def forest(rows: Sequence[Json]) -> list[Markup]:
         draw_forest(axes, shown)
         axes.set_title(title)
         said = "; ".join(
-            f"{row['label']}: paper {printed(row['paper'], unit)}, ours {measured(row['ours'], unit)}" for row in shown
+            f"{row['label']}: paper {printed(row['paper'], row)}, ours {measured(row['ours'], unit)}" for row in shown
         )
         charts.append(svg(figure, f"forest-{unit}", f"Forest plot of {title}. {said}."))
     return charts
@@ -60,6 +60,8 @@ def learning(name: str, model: Model, runs: Sequence[Trained], compared: bool) -
     paper = read_history(model.paper_curves) if compared and model.paper_curves else None
     charts = []
     for quantity, title in QUANTITIES.items():
+        if not any(f"{part}_{quantity}" in history for part in ("train", "val") for history in histories):
+            continue
         figure = page_figure(WIDTH, 3.5)
         axes = figure.subplots()
         draw_learning(axes, quantity, histories, kept, paper)
@@ -85,7 +87,7 @@ def grid(content: Json) -> list[Markup]:
         draw_grid_of(figure, content, unit)
         legend(figure, 2)
         said = "; ".join(
-            f"{'/'.join(map(str, row['at']))}: paper {printed(row['paper'], unit)}"
+            f"{'/'.join(map(str, row['at']))}: paper {printed(row['paper'], row)}"
             + "".join(
                 f", {found['name']} {measured(number['ours'], unit)}"
                 for found in content["interpretations"]

@@ -192,7 +192,7 @@ def measurements(rows: Sequence[Json]) -> list[Json]:
         kinds.setdefault((row["where"], row["really"]), []).append(row)
     return [
         {
-            "numbers": [f"{row['what']}: {printed(row['paper'], row['unit'])}" for row in alike],
+            "numbers": [f"{row['what']}: {printed(row['paper'], row)}" for row in alike],
             "where": where,
             "really": really,
             "ours": list(dict.fromkeys(f"{row['ours_is']}, {row['address']}".removeprefix(", ") for row in alike)),

@@ -171,13 +171,18 @@ def load_claims(numbers: Numbers, path: Path = CLAIMS) -> Claims:
     """The claims, checked against the paper's numbers.
 
     Raises:
-        ExpectedError: The file is missing or damaged, or a group names what numbers.yaml does not have.
+        ExpectedError: The file is missing or damaged, or a group names a cell, or what numbers.yaml does not have.
     """
     claims = load_checked(path, Claims)
     for name, group in claims.groups.items():
         known: Mapping[str, Any] = numbers.grids if group.table else numbers.configurations
         if (wanted := group.table or group.configuration) not in known:
             raise ExpectedError(f"{path}: {name} names {wanted!r}; numbers.yaml has {', '.join(known)}")
+        if group.configuration and (table := numbers.configurations[wanted].grid):
+            raise ExpectedError(
+                f"{path}: {name} names {wanted}, a cell, which says too little to choose runs; name its table "
+                f"({table}) instead, and its keys under `but`"
+            )
     return claims
 
 
@@ -189,7 +194,11 @@ def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretatio
         numbers: Whose configurations and grids the groups name.
         grids: Our runs of each grid, by interpretation.
         runs: All our runs.
+
+    Raises:
+        ExpectedError: A rule names what no run has, or does not tell two runs apart.
     """
+    _check_keys(claims, numbers, runs)
     test_set = TestSet(numbers)
 
     @cache
@@ -204,6 +213,12 @@ def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretatio
             wanted = base.model_copy(update={"parameters": base.parameters | group.but})
             chosen = [run for run in runs if run.model == base.model and not differing(wanted, run.parameters)]
         return [evidence_of(run, test_set) for run in chosen if not numbers.paper.warning(run.source)]
+
+    scores = {key for run in runs for key in run.scores()}
+    for claim in claims.claims:
+        for score, name in ((part.value.score, name) for part in claim.parts for name in (part.of, part.less) if name):
+            if score and score not in scores and runs_of(name):
+                raise ExpectedError(f"{CLAIMS}: {claim.id}: no run has {score}")
 
     def under(interpretation: str, part: Part) -> Estimate | None:
         partners = _partners(part, partial(runs_of, interpretation=interpretation))
@@ -223,6 +238,16 @@ def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretatio
         return judged | {"interpretation": ", ".join(grids[table].nearest or "" for table in sorted(tables))}
 
     return [with_interpretations(claim) for claim in claims.claims]
+
+
+def _check_keys(claims: Claims, numbers: Numbers, runs: list[Run]) -> None:
+    """Stop where a key of `but` is no parameter of the model's runs: none would ever be in the group."""
+    for name, group in claims.groups.items():
+        base = numbers.grids[group.table].base if group.table else group.configuration
+        model = numbers.configurations[base].model
+        recorded = {key for run in runs if run.model == model for key in run.parameters}
+        if unknown := sorted(group.but.keys() - recorded):
+            raise ExpectedError(f"{CLAIMS}: {name}: no run of {model} has a parameter {unknown[0]}")
 
 
 class TestSet:

@@ -110,7 +110,8 @@ class Interpretations:
             "base_is": self.grid.base_is,
             "axes": self.grid.axes,
             "rows": [
-                {"id": row.id, "what": row.what, "unit": row.unit, "paper": row.value}
+                row.model_dump(include={"id", "what", "unit", "decimals"}, exclude_none=True)
+                | {"paper": row.value}
                 | {"cell": row.configuration}
                 | {"at": [self.cells[row.configuration].parameters[axis] for axis in self.grid.axes]}
                 for row in self.rows

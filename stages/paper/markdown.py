@@ -13,6 +13,7 @@ import tabulate
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stages.common.files import Json
+from stages.paper.rows import shown
 from stages.paper.statistics import FEWEST, sampling_error
 
 tabulate.MIN_PADDING = 0  # no extra space around headers
@@ -101,7 +102,7 @@ def number_lines(rows: list[Json], notes: list[str]) -> list[list[str]]:
     return [
         [
             f"{row['where']}: {row['what']}" + (f" [{numbered[note]}]" if note else ""),
-            printed(row["paper"], row["unit"]),
+            printed(row["paper"], row),
             measured(row["ours"], row["unit"]),
             signed(row["difference"], row["unit"]),
         ]
@@ -272,23 +273,23 @@ def finding(grid: Json) -> str:
     )
 
 
-def grid_table(grid: Json, shown: str) -> str:
+def grid_table(grid: Json, kind: str) -> str:
     """An interpretation a line, nearest first, and a column for each cell.
 
     Args:
         grid: An element of `grids`.
-        shown: "percent" (accuracies), "nats" (losses), or "kept" (the epoch whose weights were kept).
+        kind: "percent" (accuracies), "nats" (losses), or "kept" (the epoch whose weights were kept).
     """
-    unit = "percent" if shown == "kept" else shown
+    unit = "percent" if kind == "kept" else kind
     rows = [row for row in grid["rows"] if row["unit"] == unit]
     cells = [", ".join(map(str, row["at"])) for row in rows]
-    if shown == "kept":
+    if kind == "kept":
         lines = [
             [found["name"], *(kept(found["kept"].get(row["cell"], [])) for row in rows)]
             for found in grid["interpretations"]
         ]
         return table(["Interpretation", *cells], lines, right=len(cells))
-    lines = [["the paper", *(printed(row["paper"], unit).removesuffix(" %") for row in rows), "", ""]]
+    lines = [["the paper", *(printed(row["paper"], row).removesuffix(" %") for row in rows), "", ""]]
     for found in grid["interpretations"]:
         numbers = [found["numbers"][row["id"]] for row in rows]
         texts = [mean_of_runs(number, unit) if number else NOTHING for number in numbers]
@@ -312,7 +313,7 @@ def kept(runs: list[list[int]]) -> str:
 def legend(grid: Json) -> str:
     """What each interpretation changes."""
     return "\n".join(
-        wrap(f"- `{name}`: {', '.join(f'{key}={plain(value)}' for key, value in changes.items()) or 'nothing'}", 2)
+        wrap(f"- `{name}`: {', '.join(f'{key}={shown(value)}' for key, value in changes.items()) or 'nothing'}", 2)
         for name, changes in grid["legend"].items()
     )
 
@@ -338,7 +339,7 @@ def lists_table(rows: list[Json], unit: str) -> str:
         return "\n".join(wrap(f"- {row['what']}: {'; '.join(reasons(row))}", 2) for row in rows)
     lines = []
     for index, name in enumerate(full[0]["classes"]):
-        pairs = ((printed(row["paper"][index], unit), measured(row["ours"][index], unit)) for row in full)
+        pairs = ((printed(row["paper"][index], row), measured(row["ours"][index], unit)) for row in full)
         lines.append([name, *(text for pair in pairs for text in pair)])
     means = [sum(map(abs, row["difference"])) / len(row["difference"]) for row in full]
     lines.append(["mean absolute difference", *(text for mean in means for text in ("", f"{mean:.3g}"))])
@@ -396,11 +397,14 @@ def reasons(row: Json) -> list[str]:
     return [f"**{row['status']}**: {', and '.join(row['reasons'])}"] if row["reasons"] else []
 
 
-def printed(value: float, unit: str) -> str:
-    """A number of the paper, with the digits that the paper prints."""
-    if unit == "percent":
-        return f"{value:g} %"
-    return {"nats": f"{value:.3f}", "rate": f"{value:.2f}"}.get(unit, f"{value:,}")
+def printed(value: float, row: Json) -> str:
+    """A number of the paper in a row, with the digits that the paper prints."""
+    unit, decimals = row["unit"], row.get("decimals")
+    if decimals is not None:
+        text = f"{value:,.{decimals}f}"
+    else:
+        text = {"percent": f"{value:g}", "nats": f"{value:.3f}", "rate": f"{value:.2f}"}.get(unit, f"{value:,}")
+    return f"{text} %" if unit == "percent" else text
 
 
 def measured(value: float | None, unit: str) -> str:
@@ -422,6 +426,8 @@ def plain(value: Any) -> str:
         return NOTHING
     if value == []:
         return "none"
+    if isinstance(value, bool):
+        return shown(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

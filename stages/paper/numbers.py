@@ -5,6 +5,7 @@ The file's own comments explain it to whoever writes one for another paper.
 
 from collections import Counter
 from collections.abc import Collection
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +18,7 @@ SOME = "some"  # the text says that there is one, and not which
 
 Unit = Literal["percent", "rate", "nats", "weights", "images"]
 Value = int | float
+Decimals = Annotated[int, Field(ge=0)] | None  # that the paper prints; None: as usual for the unit
 
 
 class Paper(Section):
@@ -82,6 +84,7 @@ class Also(Section):
 class Number(Row):
     value: Value
     unit: Unit
+    decimals: Decimals = None
     ours_is: str = ""
     also: list[Also] = Field(default_factory=list)
     label: str = ""  # in the overview
@@ -93,6 +96,7 @@ class NumberList(Row):
 
     values: list[Value]
     unit: Unit
+    decimals: Decimals = None
 
 
 class Curve(Row):
@@ -163,6 +167,8 @@ class Numbers(Section):
             _require(configuration.model, self.models, f"{name}: model")
             if configuration.grid:
                 _require(configuration.grid, self.grids, f"{name}: grid")
+        for row in rows:
+            self._is_of_its_model(row)
         for name, grid in self.grids.items():
             _require(grid.base, self.configurations, f"{name}: base")
             self._is_a_grid(name, grid)
@@ -170,11 +176,30 @@ class Numbers(Section):
             _require(setting.model, {*self.models, "dataset"}, f"{setting.id}: model")
         return self
 
+    def _is_of_its_model(self, row: Row) -> None:
+        """A run of one model does not answer a row with a file of the other."""
+        model = self.configurations[row.configuration].model
+        for address in [row.ours, *(also.ours for also in (row.also if isinstance(row, Number) else []))]:
+            if Path(file := address.partition(" ")[0]).stem != model:
+                raise ValueError(f"{row.id}: ours is in {file}, and its configuration is of {model}")
+
     def _is_a_grid(self, name: str, grid: Grid) -> None:
         """The charts have two axes, and each cell is compared in accuracy and in loss."""
         if len(grid.axes) != 2:
             raise ValueError(f"{name}: axes are {', '.join(grid.axes) or 'none'}; allowed: two keys of params.yaml")
-        for cell in (key for key, one in self.configurations.items() if one.grid == name):
+        known = [*self.configurations[grid.base].parameters, *self.configurations[grid.base].free]
+        for key in (*grid.axes, *grid.in_full):
+            if not any(fnmatch(key, pattern) for pattern in known):
+                raise ValueError(f"{name}: {grid.base} has no {key}; it has {', '.join(known)}")
+        cells = {key: one for key, one in self.configurations.items() if one.grid == name}
+        if not cells:
+            raise ValueError(f"{name}: no configuration has this grid, so it has no cell")
+        for cell, configuration in cells.items():
+            for axis in grid.axes:
+                if axis not in configuration.parameters:
+                    raise ValueError(f"{cell}, a cell of {name}, has no {axis}; each cell has a value for each axis")
+            if type(value := configuration.parameters[grid.axes[1]]) not in (int, float):
+                raise ValueError(f"{cell}: {grid.axes[1]} is {value!r}; allowed on the second axis: numbers")
             units = sorted(row.unit for row in self.results if row.configuration == cell)
             if units != ["nats", "percent"]:
                 raise ValueError(

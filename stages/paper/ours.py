@@ -132,8 +132,10 @@ def _look_up(path: Path, what: str) -> Any:
     if path.parent.name == "per_class":
         return len(class_names(path.stem)) if what == "class.length" else [float(row[what]) for row in read_rows(path)]
     if path.parent.name == "confusion":
+        if what not in (classes := class_names(path.stem)):
+            raise KeyError(what)
         counts = Counter(row["predicted"] for row in read_rows(path) if row["actual"] == what)
-        return [counts[name] for name in class_names(path.stem)]
+        return [counts[name] for name in classes]
     column, _, first = what.partition(" from ")
     values = [value for epoch, value in read_curves(path).get(column, {}).items() if epoch >= int(first)]
     return rounded(sum(values) / len(values)) if values else None
@@ -155,8 +157,14 @@ def class_names(model: str) -> list[str]:
 
 
 def read_curves(path: Path) -> dict[str, dict[int, float]]:
-    """The columns of a history by name, each from epoch to value; an empty field has no value."""
+    """The columns of a history by name, each from epoch to value; an empty field has no value.
+
+    Raises:
+        ExpectedError: As `read_history`, or there is no column of epochs.
+    """
     columns = read_history(path)
+    if "epoch" not in columns:
+        raise ExpectedError(f"{path} has no column epoch")
     epochs = columns.pop("epoch").astype(int).tolist()
     return {
         name: {epoch: value for epoch, value in zip(epochs, values.tolist(), strict=True) if value == value}  # no NaN

@@ -1,11 +1,14 @@
 """One row of the paper compared with ours."""
 
+import json
 from fnmatch import fnmatch
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+from stages.common.errors import ExpectedError
 from stages.common.files import Json
+from stages.common.paths import NUMBERS
 from stages.paper.numbers import SOME, Configuration, Curve, Number, NumberList, Paper, Setting
 from stages.paper.ours import Run, class_names, look_up, read_curves, rounded
 from stages.paper.statistics import prediction_interval
@@ -43,10 +46,10 @@ def compare_number(row: Number, standing: Standing) -> Json:
             number["difference"] = rounded(number["ours"] - row.value)
             if number["interval"]:
                 low, high = number["interval"]
-                half = half_a_digit(row.value, row.unit)
+                half = half_a_digit(row.value, row.unit, row.decimals)
                 number["inside"] = low - half <= row.value <= high + half
     return {
-        **row.model_dump(exclude={"value", "ours", "also"}),
+        **row.model_dump(exclude={"value", "ours", "also"}, exclude_none=True),
         **standing.described(),
         "interpretation": standing.interpretation,
         "paper": row.value,
@@ -60,9 +63,10 @@ def compare_number(row: Number, standing: Standing) -> Json:
     }
 
 
-def half_a_digit(value: float, unit: str) -> float:
+def half_a_digit(value: float, unit: str, decimals: int | None = None) -> float:
     """How far a printed number may be from the one that it was rounded from; `printed` writes the same digits."""
-    decimals = {"nats": 3, "rate": 2, "percent": len(f"{value:g}".partition(".")[2])}.get(unit, 0)
+    if decimals is None:
+        decimals = {"nats": 3, "rate": 2, "percent": len(f"{value:g}".partition(".")[2])}.get(unit, 0)
     return 0.5 * 10.0**-decimals
 
 
@@ -96,13 +100,19 @@ def measure(address: str, unit: str, runs: list[Run]) -> Json:
 
 
 def compare_list(row: NumberList, standing: Standing) -> Json:
-    """A number for each class compared with ours."""
+    """A number for each class compared with ours.
+
+    Raises:
+        ExpectedError: The paper's list and ours are not of the same length.
+    """
     classes: list[str] = []
     values: list[float] = []
     if standing.status == ANSWERED:
         classes, values = class_names(Path(row.ours.split()[0]).stem), look_up(row.ours)
+        if len(values) != len(row.values):
+            raise ExpectedError(f"{NUMBERS}: {row.id} has {len(row.values)} values, and {row.ours} has {len(values)}")
     return {
-        **row.model_dump(exclude={"values", "ours"}),
+        **row.model_dump(exclude={"values", "ours"}, exclude_none=True),
         **standing.described(),
         "runs": int(standing.status == ANSWERED),  # only the files of `dvc repro` have the list
         "classes": classes,
@@ -204,4 +214,4 @@ def differing(wanted: Configuration, ran: Json) -> list[str]:
 
 def shown(value: Any) -> str:
     """A parameter as params.yaml writes it."""
-    return "null" if value is None else str(value)
+    return value if isinstance(value, str) else json.dumps(value)

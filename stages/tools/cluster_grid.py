@@ -245,4 +245,4 @@ def stderr_into(lines: list[str]) -> Iterator[None]:
 def needs_gpu(run: Run) -> bool:
     """Whether its model is trained on a GPU."""
     parameters = flat(read(PARAMETERS)) | parameters_of(run.overrides)
-    return bool(parameters[f"{run.model}.device"] == "cuda")
+    return bool(parameters.get(f"{run.model}.device") == "cuda")

@@ -41,7 +41,7 @@ def collect(experiments: Experiments, lock: Json, source: str) -> None:
         if run.name in rows:
             continue
         commits = references.get(run.name, [])
-        commit = made(run, commits, origin(lock, run.model), experiments)
+        commit = made(run, commits, origin(lock, run.model), experiments) if commits else None
         row = row_of(run, commit) if commit else None
         if commit and row and row["source"] == source:
             rows[run.name] = row

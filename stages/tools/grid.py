@@ -19,8 +19,8 @@ from stages.common.files import Json, read_json
 from stages.common.paths import DATASET, EXPERIMENTS, LOCK
 from stages.common.process import LOCKS, ancestor, end_with
 from stages.experiments.git import experiments_in_git, git, require_full_clone
-from stages.experiments.origin import Origin, dependencies, is_code, made, md5_of, origin, read_lock, same_origin
-from stages.experiments.plan import Experiments, Run, all_runs, differing, load_experiments
+from stages.experiments.origin import Origin, dependencies, is_code, made, md5_of, origin, read_lock
+from stages.experiments.plan import Run, all_runs, load_experiments
 from stages.experiments.table import read_runs
 from stages.tools import collect
 from stages.tools.runs import Processes, alone, run_all, say, share_cores
@@ -40,7 +40,7 @@ def main() -> None:
     check_clean([*DETERMINING, *(path for model in models for path in code_of(lock, model))])
     origins = {model: present_origin(lock, model) for model in models}
     rows, references = {row["name"]: row for row in read_runs()}, experiments_in_git()
-    # As `collect` does at the end, which may be hours later.
+    # As `collect` does at the end, which may be hours later. Then each row is of its run, and of this code and data.
     collect.check_rows(rows, named, lock, read_json(DATASET)["source"], experiments)
     cluster = None
     if options.cluster:
@@ -52,8 +52,7 @@ def main() -> None:
     waiting = [
         run
         for run in runs
-        if not is_collected(run, rows.get(run.name), origins[run.model], experiments)
-        and not made(run, references.get(run.name, []), origins[run.model], experiments)
+        if run.name not in rows and not made(run, references.get(run.name, []), origins[run.model], experiments)
     ]
     say(f"{len(runs)} runs, {len(runs) - len(waiting)} of them done")
     if cluster:
@@ -156,13 +155,6 @@ def code_of(lock: Json, model: str) -> dict[str, str]:
         ExpectedError: It has no such run.
     """
     return {path: md5 for path, md5 in dependencies(lock, model).items() if is_code(path)}
-
-
-def is_collected(run: Run, row: Json | None, wanted: Origin, experiments: Experiments) -> bool:
-    """Whether a row of metrics/runs.csv is of this run, from the wanted code and data."""
-    if row is None or differing(run, row):
-        return False
-    return same_origin(Origin(row["code"], row["data"]), wanted, experiments)
 
 
 if __name__ == "__main__":

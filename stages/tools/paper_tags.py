@@ -21,9 +21,9 @@ from stages.common.paths import PIPELINE
 from stages.experiments.git import git
 from stages.paper.numbers import Numbers, load_numbers
 
-AUTHOR = "the paper, T. Dureja"
+EMAIL = "paper@example.org"
 # The date is arbitrary but fixed: the commit's hash includes it.
-WHO = {"NAME": AUTHOR, "EMAIL": "paper@example.org", "DATE": "2024-11-01T00:00:00Z"}
+DATE = "2024-11-01T00:00:00Z"
 Files = dict[str, str]
 
 
@@ -33,11 +33,17 @@ def main() -> None:
     prefix = git("rev-parse", "--show-prefix").strip()  # this folder below git's root, where DVC looks for the files
     for tag, files in tags(numbers).items():
         whole = {PIPELINE.as_posix(): shown(pipeline, files), **files}
-        made = commit({prefix + path: content for path, content in whole.items()}, f"What the paper prints: {tag}")
-        if git("tag", "--list", tag) and git("log", "-1", "--format=%an", tag).strip() != AUTHOR:
+        content = {prefix + path: text for path, text in whole.items()}
+        made = commit(content, f"What the paper prints: {tag}", author_of(numbers))
+        if git("tag", "--list", tag) and git("log", "-1", "--format=%ae", tag).strip() != EMAIL:
             raise ExpectedError(f"git has another tag {tag}; rename or delete it (git tag -d {tag})")
         git("update-ref", f"refs/tags/{tag}", made)
         print(f"{tag}: {', '.join(files)}")
+
+
+def author_of(numbers: Numbers) -> str:
+    """The author of the tags' commits: the paper, and who wrote it first."""
+    return f"the paper, {numbers.paper.by.partition(',')[0]}"
 
 
 def tags(numbers: Numbers) -> dict[str, Files]:
@@ -74,7 +80,7 @@ def tag_of(configuration: str, numbers: Numbers) -> str:
 def shown(pipeline: dict[str, Any], files: Files) -> str:
     """A dvc.yaml that shows these files as ours does, and has no stage."""
     plots = []
-    for plot in pipeline["plots"]:
+    for plot in pipeline.get("plots", []):
         ((_, options),) = plot.items() if isinstance(plot, dict) else [(plot, {})]
         curves = options.get("y")
         if isinstance(curves, dict) and set(curves) <= set(files):
@@ -84,9 +90,10 @@ def shown(pipeline: dict[str, Any], files: Files) -> str:
     return shown
 
 
-def commit(files: Files, message: str) -> str:
+def commit(files: Files, message: str, author: str) -> str:
     """A commit without parents that holds these files."""
-    who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in WHO.items()}
+    facts = {"NAME": author, "EMAIL": EMAIL, "DATE": DATE}
+    who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in facts.items()}
     return git("commit-tree", "--no-gpg-sign", "-m", message, tree(files), **who).strip()
 
 

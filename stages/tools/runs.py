@@ -119,10 +119,7 @@ class Processes:
         """Run it, and show its progress; return whether it succeeded."""
         command = self.command_of(run)
         say(f"{run.name}: dvc {' '.join(command)}")
-        for _ in range(TRIES):
-            status, last_lines = run_dvc(run.name, command, self.active)
-            if status == 0 or not any(BUSY in line for line in last_lines):
-                break
+        status, last_lines = run_dvc(run.name, command, self.active)
         if status != 0:
             say("".join(f"    {line}" for line in last_lines).rstrip())
         return status == 0
@@ -137,16 +134,28 @@ class Processes:
 def run_dvc(
     name: str, command: list[str], active: "list[subprocess.Popen[str]]", watch: Watch | None = None
 ) -> tuple[int, deque[str]]:
-    """Run `dvc exp run --temp` in a process group of its own; return its exit status and its last lines.
-
-    The status is 1 too if dvc succeeds but git does not have the experiment. DVC 3.67 says nothing where it cannot
-    fetch it from the temporary copy, because the clone is shallow or the disk full.
+    """Run `dvc exp run --temp`, some times if DVC is busy; return its exit status and its last lines.
 
     Args:
         name: Of the run.
         command: What dvc is to do.
         active: The processes that run; this one is among them while it does.
         watch: Called after each line that is shown.
+    """
+    for _ in range(TRIES):
+        status, last_lines = _run_once(name, command, active, watch)
+        if status == 0 or not any(BUSY in line for line in last_lines):
+            break
+    return status, last_lines
+
+
+def _run_once(
+    name: str, command: list[str], active: "list[subprocess.Popen[str]]", watch: Watch | None
+) -> tuple[int, deque[str]]:
+    """Likewise, once, in a process group of its own.
+
+    The status is 1 too if dvc succeeds but git does not have the experiment. DVC 3.67 says nothing where it cannot
+    fetch it from the temporary copy, because the clone is shallow or the disk full.
     """
     # dvc.yaml's commands say `python`, which has to be this one.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

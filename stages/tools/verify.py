@@ -37,14 +37,13 @@ from stages.experiments.origin import Origin, md5_of, origin, read_lock, same_or
 from stages.experiments.plan import all_runs, differing, load_experiments, recorded_parameters
 from stages.experiments.predictions import read_predictions, scores_of
 from stages.experiments.table import read_runs
-from stages.inference.classifier import load_classifier
+from stages.inference.classifier import IN_GIT, load_classifier
 from stages.paper.markdown import headline_table
 from stages.paper.numbers import Numbers, load_numbers
 from stages.paper.ours import read_curves
 from stages.report import write_report
 
 README = Path("README.md")
-IN_GIT = "keras_cnn"  # whose exported model is small enough
 ONNX = paths.onnx(IN_GIT)
 LARGEST_DIFFERENCE = 1e-4  # of a probability, between this machine and the one that trained
 TABLE_BEGINS, TABLE_ENDS = "<!-- results -->", "<!-- /results -->"
@@ -182,9 +181,10 @@ def results_of(history: Path, stops: bool, recorded: int) -> Json:
     lowest = [epoch for epoch, loss in val_loss.items() if loss == min(val_loss.values())] if stops else []
     best = recorded if recorded in lowest else (lowest or [last])[0]
     results: Json = {"epochs": last, "best_epoch": best}
-    for part, column, epoch in (("train", "train", last), ("validation", "val", best)):
-        if f"{column}_loss" in curves:
-            results[part] = {name: curves[f"{column}_{name}"].get(epoch) for name in ("loss", "accuracy")}
+    for part, prefix, epoch in (("train", "train_", last), ("validation", "val_", best)):
+        columns = [column for column in curves if column.startswith(prefix)]
+        if columns:
+            results[part] = {column.removeprefix(prefix): curves[column].get(epoch) for column in columns}
     return results
 
 

@@ -12,7 +12,7 @@ from stages.common import paths
 from stages.common.config import read
 from stages.common.errors import ExpectedError
 from stages.common.files import flat, read_json
-from stages.experiments.origin import Origin, origin, same_origin
+from stages.experiments.origin import IGNORED, Origin, md5_of, origin, same_origin
 from stages.experiments.plan import Run, all_runs, differing, load_experiments, parameters_of, recorded_parameters
 from stages.experiments.table import read_runs, write_runs
 from stages.paper.claims import load_claims
@@ -211,6 +211,19 @@ def test_code_and_images_make_the_origin_and_the_split_is_a_parameter() -> None:
     elsewhere["stages"]["train_keras_cnn"]["deps"][1]["path"] = "data/processed/train.npz"
     with pytest.raises(ExpectedError, match=r"read no data/processed/\*\.npy, which tells data apart"):
         origin(elsewhere, "keras_cnn")
+
+
+def test_what_dvcignore_leaves_out_is_not_hashed(tmp_path: Path) -> None:
+    lines = (ROOT / ".dvcignore").read_text().splitlines()
+    assert [line for line in lines if not line.startswith(("#", "/", "!"))] == [*IGNORED]
+    (tmp_path / "images.py").write_text("x = 1\n")
+    before = md5_of(tmp_path)
+    for name in (".images.py.swp", "images.py~", ".#images.py", ".DS_Store", ".mypy_cache/a", ".ipynb_checkpoints/a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert md5_of(tmp_path) == before
+    (tmp_path / "__pycache__").touch()  # no folder
+    assert md5_of(tmp_path) != before
 
 
 def test_other_code_adds_up_only_where_it_is_named(tmp_path: Path) -> None:

@@ -21,6 +21,12 @@ def test_the_scores_are_those_of_all_probabilities() -> None:
     assert scores_of(in_short(probabilities, labels), labels, 10) == pytest.approx(expected, abs=1.5e-6)
 
 
+@pytest.mark.parametrize(("classes", "kind"), [(10, np.uint8), (256, np.uint8), (300, np.uint16)])
+def test_any_number_of_classes_is_kept(classes: int, kind: type) -> None:
+    short = in_short(np.eye(classes)[[classes - 1, 0]], np.array([0, 0]))
+    assert (short.predicted.tolist(), short.predicted.dtype) == ([classes - 1, 0], kind)
+
+
 def test_a_file_is_what_was_written(tmp_path: Path) -> None:
     short = in_short(*predictions("keras_cnn"))
     file = tmp_path / "x.npz"

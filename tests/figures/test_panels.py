@@ -29,6 +29,16 @@ def test_of_several_runs_the_mean_and_the_band_are_of_those_that_reached_the_epo
     assert {(1, 2.0), (1, 4.0), (2, 1.0), (2, 2.0), (3, 0.5), (3, 1.5)} <= corners
 
 
+def test_a_column_that_is_not_there_is_not_drawn() -> None:
+    history = {"epoch": np.arange(1, 3), "train_loss": np.array([2.0, 1.0]), "val_f1": np.array([0.5, 0.6])}
+    axes = Figure().subplots()
+    draw_learning(axes, "loss", [history], [2], history)
+    assert [line.get_label() for line in axes.lines] == ["paper, train", "ours, train", "ours, epoch 2: weights kept"]
+    axes = Figure().subplots()
+    draw_learning(axes, "accuracy", [history], [2], history)
+    assert [line.get_label() for line in axes.lines] == ["ours, epoch 2: weights kept"]
+
+
 def test_the_interpretations_show_every_cell_of_a_larger_table() -> None:
     rows = [{"id": str(cell), "unit": "percent", "paper": 80.0, "at": [cell, 0.3]} for cell in range(7)]
     numbers = {row["id"]: None for row in rows} | {"6": {"values": [81.0, 82.0]}}

@@ -18,6 +18,7 @@ from stages.experiments.table import write_runs
 from stages.figures.panels import draw_estimate
 from stages.paper.claims import (
     CANNOT_TELL,
+    CLAIMS,
     NOT_SUPPORTED,
     SUPPORTED,
     Claim,
@@ -304,6 +305,11 @@ def test_a_wrong_name_is_said_in_one_line(tmp_path: Any) -> None:
     numbers = load_numbers(ROOT / "data/paper/numbers.yaml")
     for old, new, message in (
         ("configuration: keras_cnn_table1}", "configuration: keras_cnn_table9}", "names 'keras_cnn_table9'"),
+        (
+            "configuration: keras_cnn_table1}",
+            "configuration: keras_cnn_table2_64_0.3}",
+            r"its table \(table2\) instead",
+        ),
         ("of: resnet18\n", "of: resnet81\n", "group 'resnet81' is not among"),
         ("{dip_at: 9}", "{dip_at: 9, gap: loss}", "exactly one of"),
     ):
@@ -312,6 +318,31 @@ def test_a_wrong_name_is_said_in_one_line(tmp_path: Any) -> None:
         with pytest.raises(ExpectedError, match=message) as error:
             load_claims(numbers, path)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "{keras_cnn.augmentation:",
+            "{keras_cnn.augmentaton:",
+            "keras_cnn_augmented: no run of keras_cnn has a parameter keras_cnn.augmentaton",
+        ),
+        (
+            "{table: table2, but: {dropout:",
+            "{table: table2, but: {droput:",
+            "no run of keras_cnn has a parameter droput",
+        ),
+        ("{score: test.accuracy}", "{score: test.acuracy}", "keras_better: no run has test.acuracy"),
+    ],
+)
+def test_a_name_that_no_run_has_is_said(workdir: Path, old: str, new: str, message: str) -> None:
+    write_results()
+    text = CLAIMS.read_text()
+    assert old in text
+    CLAIMS.write_text(text.replace(old, new, 1))
+    with pytest.raises(ExpectedError, match=message):
+        compared("claims")
 
 
 def test_verdicts_rest_on_the_runs_in_metrics(workdir: Path) -> None:

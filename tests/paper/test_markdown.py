@@ -7,7 +7,7 @@ import pytest
 from stages.common import paths
 from stages.common.files import read_json
 from stages.experiments.table import write_runs
-from stages.paper.markdown import estimate, headline_table, kept, render, table
+from stages.paper.markdown import estimate, headline_table, kept, legend, plain, printed, render, table
 from tests.support.made_up_results import collected, comparison_text
 
 
@@ -54,6 +54,25 @@ def test_the_readme_has_six_rows_and_three_footnotes() -> None:
     ]
     assert cells[6][1:] == ["85.8 %", "81.54 %", "-4.26", "one run"]
     assert max(map(len, lines)) <= 100
+
+
+def test_the_legend_has_values_as_params_yaml_writes_them() -> None:
+    assert legend({"legend": {"wide": {"a": 1024, "b": True}}}) == "- `wide`: a=1024, b=true"
+    assert (plain(True), plain(1024)) == ("true", "1,024")
+
+
+@pytest.mark.parametrize(
+    ("value", "row", "text"),
+    [
+        (80.0, {"unit": "percent"}, "80 %"),
+        (80.0, {"unit": "percent", "decimals": 2}, "80.00 %"),
+        (0.5, {"unit": "nats"}, "0.500"),
+        (0.5, {"unit": "nats", "decimals": 1}, "0.5"),
+        (358218, {"unit": "weights"}, "358,218"),
+    ],
+)
+def test_a_number_has_the_digits_that_the_paper_prints(value: float, row: dict[str, object], text: str) -> None:
+    assert printed(value, row) == text
 
 
 def test_of_several_runs_the_range_of_the_kept_epochs_is_shown() -> None:

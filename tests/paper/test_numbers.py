@@ -106,7 +106,39 @@ def test_every_row_says_where_it_is_from() -> None:
         ("    configuration: keras_cnn_table1\n", "    configuration: nowhere\n", "'nowhere'"),
         ("    known_from: notebook\n", "    known_from: hearsay\n", "'hearsay'"),
         ("    model: keras_cnn\n", "    model: vgg\n", "'vgg'"),
+        (
+            "    ours: metrics/keras_cnn.json test.accuracy\n",
+            "    ours: metrics/resnet18.json test.accuracy\n",
+            "T1.keras.acc: ours is in metrics/resnet18.json, and its configuration is of keras_cnn",
+        ),
+        (
+            "ours: metrics/resnet18.json test.accuracy}",
+            "ours: metrics/keras_cnn.json test.accuracy}",
+            "T1.resnet.acc: ours is in metrics/keras_cnn.json, and its configuration is of resnet18",
+        ),
         ("axes: [batch_size, dropout]", "axes: [dropout]", "axes are dropout; allowed: two keys of params.yaml"),
+        (
+            "axes: [batch_size,",
+            "axes: [batchsize,",
+            "table2: keras_cnn_table1 has no batchsize; it has dropout, batch_size,",
+        ),
+        ("in_full: [keras_cnn.epochs]", "in_full: [epochs]", "table2: keras_cnn_table1 has no epochs; it has dropout,"),
+        (
+            "{batch_size: 64, dropout: 0.3}",
+            "{batch_size: 64}",
+            "keras_cnn_table2_64_0.3, a cell of table2, has no dropout; each cell has a value for each axis",
+        ),
+        (
+            "{batch_size: 64, dropout: 0.3}",
+            "{batch_size: 64, dropout: low}",
+            "keras_cnn_table2_64_0.3: dropout is 'low'; allowed on the second axis: numbers",
+        ),
+        (
+            "grids:\n",
+            "grids:\n  none: {where: x, open: x, base: keras_cnn_table1, base_is: x, axes: [dropout, batch_size], "
+            "in_full: []}\n",
+            "none: no configuration has this grid, so it has no cell",
+        ),
         (
             "configuration: keras_cnn_table2_64_0.3\n",
             "configuration: keras_cnn_table2_64_0.4\n",

@@ -9,7 +9,7 @@ import pytest
 from stages.common.errors import ExpectedError
 from stages.common.files import read_json
 from stages.experiments.table import write_runs
-from stages.paper.ours import Run, look_up, look_up_json
+from stages.paper.ours import Run, look_up, look_up_json, read_curves
 from tests.support.made_up_results import (
     collected,
     compared,
@@ -75,6 +75,18 @@ def test_where_the_test_set_validates_the_split_makes_no_other_training() -> Non
     held_out = parameters | {"resnet18.validation": "held_out"}
     assert Run("r", "resnet18", "cifar10", held_out, {}).trained_with() == held_out
     assert Run("r", "keras_cnn", "cifar10", parameters, {}).trained_with() == parameters
+
+
+def test_a_wrong_class_is_no_place() -> None:
+    with pytest.raises(ExpectedError, match=r"keras_cnn\.csv airplan: no such place \(KeyError\('airplan'\)\)"):
+        look_up("metrics/confusion/keras_cnn.csv airplan")
+
+
+def test_a_curve_needs_its_epochs(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text("iteration,train_loss\n1,2.5\n")
+    with pytest.raises(ExpectedError, match=r"curve\.csv has no column epoch"):
+        read_curves(path)
 
 
 def test_images_that_are_trained_on() -> None:

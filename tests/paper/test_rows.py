@@ -1,17 +1,19 @@
 """Which run answers which row, and the arithmetic of the comparison."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
+from stages.common.errors import ExpectedError
 from stages.common.files import flat, read_json, read_rows, write_json, write_rows
 from stages.common.paths import NUMBERS
 from stages.experiments.table import write_runs
 from stages.paper.numbers import load_numbers
 from stages.paper.ours import read_own_run
-from stages.paper.rows import differing
+from stages.paper.rows import differing, half_a_digit, shown
 from tests.support.made_up_results import (
     CLASSES,
     ROOT,
@@ -229,6 +231,37 @@ def test_lists_are_compared_class_by_class() -> None:
     assert airplanes["ours"] == [taken.count(name) for name in CLASSES]
     assert sum(airplanes["ours"]) == 1000
     assert airplanes["difference"][0] == taken.count("airplane") - 839
+
+
+def test_a_list_of_another_length_is_named() -> None:
+    NUMBERS.write_text(NUMBERS.read_text().replace("values: [0.81, 0.91,", "values: [0.91,"))
+    message = r"N\.report\.precision has 9 values, and metrics/per_class/keras_cnn\.csv precision has 10"
+    with pytest.raises(ExpectedError, match=message):
+        compared("lists")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (1024, "1024"),
+        (1e-05, "1e-05"),
+        ([32, 64], "[32, 64]"),
+        (["a", "b"], '["a", "b"]'),
+        ("none", "none"),
+    ],
+)
+def test_a_parameter_is_shown_as_params_yaml_writes_it(value: Any, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_a_number_may_have_other_digits_than_its_unit() -> None:
+    assert (half_a_digit(80.1, "percent"), half_a_digit(80.1, "percent", 2)) == (0.05, 0.005)
+    assert "decimals" not in compared()["T1.keras.acc"]
+    NUMBERS.write_text(NUMBERS.read_text().replace("    value: 80.75\n", "    value: 80.75\n    decimals: 3\n"))
+    assert compared()["T1.keras.acc"]["decimals"] == 3
+    assert "80.750 %" in comparison_text()
 
 
 def test_the_plateau_is_the_mean_from_epoch_20_on() -> None:

@@ -144,6 +144,7 @@ ALL = pytest.mark.parametrize("draw", EVERY_FIGURE.values(), ids=EVERY_FIGURE.ke
 def test_only_synthetic_data_is_labelled_as_such(draw: Callable[[str], Figure]) -> None:
     assert SYNTHETIC in draw("synthetic").get_suptitle().splitlines()
     assert SYNTHETIC not in draw("cifar10").get_suptitle()
+    assert "CIFAR-100 data, not CIFAR-10" in draw("CIFAR-100").get_suptitle().splitlines()
 
 
 @ALL

@@ -44,3 +44,4 @@ def test_a_run_asks_for_a_gpu_if_its_own_model_is_trained_on_one(workdir: Path) 
     assert needs_gpu(GPU_RUN)
     assert not needs_gpu(CPU_RUN)
     assert not needs_gpu(CPU_RUN._replace(overrides=["keras_cnn.device=cuda"]))
+    assert not needs_gpu(CPU_RUN._replace(model="rbm", overrides=[]))  # which has no device

@@ -203,11 +203,11 @@ def test_what_cannot_be_run_is_said(clone: Clone) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("grid: not committed: params.yaml; ")
     clone.commit("more")
-    (clone.folder / "stages/common/.notes.swp").touch()  # DVC would hash it, and no temporary copy has it
+    (clone.folder / "stages/common/.notes").touch()  # DVC would hash it, and no temporary copy has it
     result = clone.run("python", "-m", "stages.tools.grid")
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert result.stderr.startswith("grid: not committed: stages/common/.notes.swp; ")
-    (clone.folder / "stages/common/.notes.swp").unlink()
+    assert result.stderr.startswith("grid: not committed: stages/common/.notes; ")
+    (clone.folder / "stages/common/.notes").unlink()
     with FileLock(clone.folder / ".locks/grid.lock"):
         result = clone.run("python", "-m", "stages.tools.grid", "screen-broken")
     assert result.stderr.startswith("grid: another grid runs in this folder; ")

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from stages.paper.numbers import load_numbers
-from stages.tools.paper_tags import tags
+from stages.tools.paper_tags import author_of, shown, tags
 from tests.support.clones import Clone, new_repository
 from tests.support.stage_runs import ROOT
 
@@ -83,6 +83,17 @@ def test_a_tag_of_another_kind_is_left_alone(clone: Clone) -> None:
     assert result.stderr == ("paper-ref: git has another tag paper; rename or delete it (git tag -d paper)\n")
     assert clone.ok("git", "rev-parse", "paper") == clone.ok("git", "rev-parse", "HEAD")
     clone.ok("git", "tag", "--force", "paper", ours.strip())
+
+
+@pytest.mark.parametrize(
+    ("folder", "author"), [(".", "the paper, T. Dureja"), ("examples/digits", "the paper, The scikit-learn developers")]
+)
+def test_the_author_is_the_paper_s_own(folder: str, author: str) -> None:
+    assert author_of(load_numbers(ROOT / folder / "data/paper/numbers.yaml")) == author
+
+
+def test_a_pipeline_may_have_no_plots() -> None:
+    assert shown({"metrics": ["a.json", "b.json"]}, {"b.json": "{}"}) == "metrics:\n- b.json\nplots: []\n"
 
 
 def test_the_figures_are_in_it_whole() -> None:

@@ -471,6 +471,17 @@ def test_md5_sums_are_those_that_dvc_records(tmp_path: Path, monkeypatch: pytest
     assert list(verify.lock()) == ["dvc.lock: metrics/figures is not the file that it recorded"]
 
 
+def test_what_follows_from_a_history_is_all_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,train_loss,val_loss,val_f1\n1,2.0,1.5,0.4\n2,1.0,1.6,0.5\n")
+    assert verify.results_of(path, True, 1) == {
+        "epochs": 2,
+        "best_epoch": 1,
+        "train": {"loss": 1.0},
+        "validation": {"loss": 1.5, "f1": 0.4},
+    }
+
+
 def test_the_command_ends_with_status_1_and_no_traceback() -> None:
     change_json("metrics/keras_cnn.json", "test.accuracy", 0.9)
     root = Path(verify.__file__).parents[2]

@@ -189,6 +189,21 @@ def test_other_code_or_settings_are_refused(start: Any) -> None:
         start(by_dropout, identity="other")
 
 
+@pytest.mark.parametrize("target", ["evaluate@keras_cnn", "evaluate", "train_keras"])
+def test_a_target_that_is_no_stage_is_refused_before_the_study(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".search").mkdir()
+    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    message = (
+        rf"beyond/search\.yaml: target is {target}; allowed in dvc\.yaml: download, preprocess, split, train_keras"
+    )
+    with pytest.raises(ExpectedError, match=message):
+        open_study(NAME, Search.model_validate(STUDY | {"target": target}), COMMITTED)
+    assert not list(Path(".search").iterdir())
+
+
 def test_its_pictures_are_optuna_s(start: Any, capsys: pytest.CaptureFixture[str]) -> None:
     study, _ = start(lambda *_: [0.5] * 10)
     tool.draw(NAME, study)
