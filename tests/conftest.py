@@ -13,12 +13,13 @@ from filelock import FileLock
 from stages.cifar10.official import OFFICIAL_SHA256
 from stages.cifar10.synthetic import write_synthetic
 from tests.support.archives import Members, good_members
-from tests.support.clones import Clone, reproduce_small
+from tests.support.clones import Clone, drop_own_settings, reproduce_small
 from tests.support.stage_runs import ROOT, change_parameters, process_settings, run_stage
 
 # Several files are tested at a time. PyTorch's threads would keep a core busy while they wait for each other, which is
 # four times as slow. OpenMP reads this when PyTorch is loaded, here and in the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+drop_own_settings()
 
 SharedFolder = Callable[[str, Callable[[Path], None]], Path]
 

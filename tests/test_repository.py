@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.support.clones import Clone, copy_working_tree, new_repository
+from tests.support.clones import Clone, copy_working_tree, drop_own_settings, new_repository
 from tests.support.stage_runs import ROOT
 
 
@@ -88,6 +90,16 @@ def test_the_papers_tags_in_a_folder_of_a_larger_repository(tmp_path: Path) -> N
     assert {"paper", "workspace"} == {name for plot in plots["loss"] for name in plot["revisions"]}
 
 
+def test_the_users_settings_do_not_reach_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GIT_DIR", "DVC_ROOT", "NO_PROXY"):
+        monkeypatch.setenv(name, "elsewhere")
+    drop_own_settings()
+    assert "GIT_DIR" not in os.environ
+    assert "DVC_ROOT" not in os.environ
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "127.0.0.1,localhost"
+    assert Clone(ROOT).ok("git", "config", "--global", "--list") == "safe.directory=*\n"
+
+
 def test_a_notebooks_matplotlib_setting_does_not_reach_the_figures() -> None:
     setting = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     command = [sys.executable, "-c", "import stages.plot"]
@@ -100,6 +112,16 @@ def command_of_make(tool: str, *arguments: str) -> str:
     printed = Clone(ROOT).ok("make", "--dry-run", "--no-print-directory", *arguments)
     (line,) = [line for line in printed.replace("\\\n", "").splitlines() if f"python -m {tool}" in line]
     return " ".join(line.split())
+
+
+def test_the_demo_changes_parameters_that_there_are() -> None:
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    (changes,) = re.findall(r"^DEMO = (.*)", makefile, flags=re.MULTILINE)
+    for change in changes.split():
+        found = yaml.safe_load((ROOT / "params.yaml").read_text())
+        for part in change.partition("=")[0].split("."):
+            assert part in found, change
+            found = found[part]
 
 
 def test_each_server_has_a_port_of_its_own() -> None:

@@ -25,7 +25,6 @@ def server(members: Members, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileSe
     archive = packed(members)
     monkeypatch.setattr(source, "ARCHIVE_SHA256", hashlib.sha256(archive).hexdigest())
     monkeypatch.setattr(source, "RETRIES", 0)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serve(archive) as state, socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         no_one = f"http://127.0.0.1:{unused.getsockname()[1]}/cifar-10-python.tar.gz"

@@ -191,8 +191,6 @@ def test_a_stage_that_is_ended_or_killed(clone: Clone, moment: Moment) -> None:
         os.kill(number, signal.SIGKILL)
         assert f"failed to reproduce '{stage}'" in ended(process)
         assert (clone.folder / moment.writes).read_bytes() == b"half"
-    else:
-        clone.ok("dvc", "checkout")  # as the cache has the outputs; whether a run makes them again, the kills show
     ran = stages_run(clone.ok("dvc", "repro"))
     assert ran in ([stage], [stage, "report"], [])  # DVC's cache may have the bytes; the report has the run times
     assert_committed_results(clone)
@@ -241,7 +239,8 @@ def test_ctrl_c_during_a_queue(clone: Clone) -> None:
 
 
 def skip_unless_allowed(clone: Clone, before: tuple[str, ...]) -> None:
-    if clone.run(*before, "true").returncode != 0:
+    missing = before and shutil.which(before[0]) is None  # macOS has no `unshare`
+    if missing or clone.run(*before, "true").returncode != 0:
         pytest.skip(f"may not be done here: {' '.join(before)}")
 
 
@@ -264,8 +263,8 @@ def test_hostile_surroundings(clone: Clone, surroundings: Surroundings) -> None:
     assert_committed_results(clone)
 
 
-def test_without_home_and_temporary_folder_in_the_language_c(clone: Clone) -> None:
-    """Every stage except the trainings, `download` and `preprocess`, which take longer."""
+def test_without_home_with_a_tmpdir_that_cannot_be_written_in_the_language_c(clone: Clone) -> None:
+    """Every stage except the trainings, `download` and `preprocess`, which take longer. Python takes /tmp instead."""
     skip_unless_allowed(clone, BARE)
     result = clone.run(*BARE, *again(*IN_BARE))
     assert result.returncode == 0, result.stderr

@@ -32,6 +32,15 @@ SMALL = {
 }
 
 
+def drop_own_settings() -> None:
+    """The user's settings of git, DVC (a cache elsewhere, signed commits) and a proxy no longer matter from here on."""
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "DVC_")):
+            del os.environ[name]
+    os.environ |= {"GIT_CONFIG_GLOBAL": str(ROOT / "tests/support/gitconfig"), "GIT_CONFIG_NOSYSTEM": "1"}
+    os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
+
+
 class Clone:
     """A git clone in which commands run as at a prompt."""
 
@@ -45,13 +54,9 @@ class Clone:
 
     def start(self, *command: str, stderr: int = subprocess.PIPE, **environment: str) -> "subprocess.Popen[str]":
         """A command in its own session, so that a signal reaches all its processes, as Ctrl-C does."""
-        # The user's settings of git and DVC (a cache elsewhere, signed commits) must not matter.
-        own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C.UTF-8"}
         kinds = ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE")  # the last is what DVC keeps outside a clone
-        own |= {f"DVC_{kind}_DIR": str(self.folder / ".git" / kind) for kind in kinds}
-        variables = {
-            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "CIFAR10_", "GIT_"))
-        }
+        own = {f"DVC_{kind}_DIR": str(self.folder / ".git" / kind) for kind in kinds} | {"LC_ALL": "C.UTF-8"}
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("CIFAR10_")}
         variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
         return subprocess.Popen(
             command,
@@ -74,6 +79,12 @@ class Clone:
         """Commit everything."""
         self.ok("git", "add", "--all")
         self.ok("git", "commit", "--quiet", "--message", message)
+
+    def init_dvc(self) -> None:
+        """Write what `dvc init` leaves behind, which takes seconds."""
+        (self.folder / ".dvc").mkdir()
+        (self.folder / ".dvc/config").touch()
+        (self.folder / ".dvc/.gitignore").write_text("/config.local\n/tmp\n/cache\n")
 
     def lock(self) -> dict:
         return yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.support.clones import Clone
+from tests.support.clones import Clone, drop_own_settings
 from tests.support.grids import small_grid
 from tests.support.ray_cluster import GRID, RayCluster
 
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=30.0, help="that a run sleeps")
     options = parser.parse_args()
+    drop_own_settings()
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         repository = sleeping(Path(folder) / "repository", options.runs, options.seconds)
         print(

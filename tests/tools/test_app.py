@@ -200,6 +200,11 @@ def test_damaged_files_are_said_in_one_line() -> None:
     assert "metrics/predictions/keras_cnn.npz cannot be read (" in page
 
 
+def test_only_this_computer_reaches_it() -> None:
+    with app.listening(0) as place:
+        assert place.getsockname()[0] == "127.0.0.1"
+
+
 def test_a_port_that_cannot_be_used_is_said_in_one_line() -> None:
     with socket.create_server((app.HOST, 0)) as taken:
         port = taken.getsockname()[1]

@@ -29,8 +29,6 @@ def clone(grid_repository: Clone, tmp_path: Path) -> Clone:
 
 
 GRID = (sys.executable, "-m", "stages.tools.grid")
-# The recipe of the Makefile, without the set-up that it would begin with.
-MAKE = ("make", "--file=/dev/null", f"--eval=grid:; {' '.join(GRID)}", "grid")
 
 
 def test_an_ended_grid_resumes_to_the_same_table(uninterrupted: Clone, clone: Clone) -> None:
@@ -40,7 +38,10 @@ def test_an_ended_grid_resumes_to_the_same_table(uninterrupted: Clone, clone: Cl
     assert process.returncode == 1
     assert "Traceback" not in printed
 
-    process = clone.start(*MAKE, stderr=subprocess.STDOUT)
+    # The recipe of the Makefile, without the set-up that it would begin with.
+    makefile = clone.folder.with_name("Makefile")
+    makefile.write_text(f"grid:; {' '.join(GRID)}\n")
+    process = clone.start("make", f"--file={makefile}", "grid", stderr=subprocess.STDOUT)
     printed = end(clone, process, signal.SIGKILL, f"{CUT}-seed8: epoch ")
     assert process.returncode == -signal.SIGKILL
     assert "Traceback" not in printed
