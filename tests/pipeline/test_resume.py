@@ -187,4 +187,5 @@ def test_survives_real_kills(model: str, work: Path) -> None:
     changes |= {"filters": [3, 4], "dense_units": 6} if model == "keras_cnn" else {}
     outcome = kill_again_and_again(work / "kills", work, model, images=50, kills=3, seed=2, predict=False, **changes)
     assert len(outcome.kills) == 3
+    assert any(kill.epochs for kill in outcome.kills)
     assert outcome.passes >= 1

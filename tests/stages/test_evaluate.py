@@ -2,8 +2,10 @@
 
 import json
 import os
+import runpy
 import shutil
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -503,11 +505,14 @@ def test_a_damaged_input_is_named_in_one_line(path: str, content: bytes | None, 
 # The command
 
 
+@pytest.mark.usefixtures("workdir")
 @pytest.mark.parametrize("arguments", [(), ("lenet",), ("keras_cnn", "resnet18")])
-def test_another_model_is_refused(arguments: tuple[str, ...], workdir: Path) -> None:
-    result = run_stage("evaluate", *arguments)
-    assert result.returncode == 1
-    assert result.stderr == "usage: python -m stages.evaluate keras_cnn|resnet18\n"
+@pytest.mark.filterwarnings("ignore:'stages.evaluate' found in sys.modules:RuntimeWarning")
+def test_another_model_is_refused(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("stages.evaluate", run_name="__main__")
+    assert ended.value.code == "usage: python -m stages.evaluate keras_cnn|resnet18"  # on stderr, with status 1
 
 
 @pytest.mark.parametrize(("model", "other"), [("keras_cnn", "torch"), ("resnet18", "tensorflow")])

@@ -130,7 +130,7 @@ def kill_again_and_again(
         changes: More parameters of the model's section.
 
     Raises:
-        AssertionError: A result differs, or a training failed.
+        AssertionError: A result differs, a training failed, or one did not resume from its checkpoint.
     """
     rng = random.Random(seed)
     reference = work / "reference"
@@ -152,6 +152,7 @@ def kill_again_and_again(
             # By progress and not by the clock alone: on a busy machine all kills would else fall on the start.
             target = saved_epochs(folder, model) + rng.choice([0, 1, 1, 2])
             wait_for_checkpoint, delay = rng.random() < 0.3, rng.uniform(0, 1.2) * epoch
+            resumes = any((folder / ".resume").glob("*.checkpoint"))
             process = start(folder, f"stages.train_{model}")
             began, reached, writing = time.monotonic(), None, False
             starts = starting * rng.uniform(0.3, 1.5)
@@ -172,6 +173,8 @@ def kill_again_and_again(
             done.append(Kill(saved_epochs(folder, model), writing))
         found = results(folder, model, predict)
         assert not (different := [name for name in expected if found[name] != expected[name]]), different
+        runtime = json.loads((folder / f"metrics/runtime/{model}.json").read_text())
+        assert bool(runtime["resumed_after"]) == resumes, (runtime["resumed_after"], done)
         left = [path.name for path in (folder / ".resume").iterdir()]
         assert not left, left
         passes += 1

@@ -20,7 +20,7 @@ stages:
 def test_in_the_background_of_a_script_it_ends_as_well(tmp_path: Path) -> None:
     """There a shell lets its jobs ignore Ctrl-C, which is what the group is sent."""
     Clone(tmp_path).ok("git", "init", "--quiet")
-    Clone(tmp_path).ok("dvc", "init", "--quiet")
+    Clone(tmp_path).init_dvc()
     (tmp_path / "dvc.yaml").write_text(PIPELINE)
     process = subprocess.Popen(
         [sys.executable, "-m", "stages.tools.dvc_child", str(os.getpid()), "repro"],

@@ -61,7 +61,7 @@ def test_a_run_that_dvc_loses_has_failed(
     full.ok("git", "init", "--quiet")
     full.ok("git", "config", "user.name", "A tester")
     full.ok("git", "config", "user.email", "tester@example.org")
-    full.ok("dvc", "init", "--quiet")
+    full.init_dvc()
     (full.folder / "dvc.yaml").write_text(PIPELINE)
     for number in (1, 2):
         (full.folder / "params.yaml").write_text(f"number: {number}\n")

@@ -319,7 +319,7 @@ def repository_of_a_training(folder: Path) -> Clone:
         ("git", "config", "user.email", "a@b.c"),
     ):
         clone.ok(*command)
-    clone.ok("dvc", "init", "--quiet")
+    clone.init_dvc()
     (folder / ".gitignore").write_text("/.search/\n/.locks/\n")
     clone.commit("a training and a search")
     return clone
