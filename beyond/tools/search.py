@@ -316,7 +316,7 @@ def run_trial(
     pruned = threading.Event()
     reported: list[float] = []
 
-    def watch(process: "subprocess.Popen[str]") -> None:
+    def watch(process: "subprocess.Popen[str]") -> bool:
         for epoch, accuracy in list(enumerate(accuracies(process.pid, search.history), start=1))[len(reported) :]:
             reported.append(accuracy)
             trial.report(accuracy, epoch)
@@ -324,7 +324,8 @@ def run_trial(
             if trial.should_prune():
                 pruned.set()
                 os.killpg(process.pid, signal.SIGINT)
-                return
+                return True
+        return False
 
     status, last_lines = run_dvc(experiment, command, active, watch)
     if status == 0:  # also where the pruner came too late

@@ -25,7 +25,7 @@ TRIES = 5
 END_SECONDS = 20.0  # for dvc and its stage to end by themselves
 
 
-Watch = Callable[["subprocess.Popen[str]"], None]
+Watch = Callable[["subprocess.Popen[str]"], bool]
 
 
 class Named(Protocol):
@@ -140,19 +140,19 @@ def run_dvc(
         name: Of the run.
         command: What dvc is to do.
         active: The processes that run; this one is among them while it does.
-        watch: Called after each line that is shown.
+        watch: Called after each line that is shown; returns whether it ended the run, which is then not tried again.
     """
     for _ in range(TRIES):
-        status, last_lines = _run_once(name, command, active, watch)
-        if status == 0 or not any(BUSY in line for line in last_lines):
+        status, last_lines, ended = _run_once(name, command, active, watch)
+        if status == 0 or ended or not any(BUSY in line for line in last_lines):
             break
     return status, last_lines
 
 
 def _run_once(
     name: str, command: list[str], active: "list[subprocess.Popen[str]]", watch: Watch | None
-) -> tuple[int, deque[str]]:
-    """Likewise, once, in a process group of its own.
+) -> tuple[int, deque[str], bool]:
+    """Likewise, once, in a process group of its own; return also whether `watch` ended it.
 
     The status is 1 too if dvc succeeds but git does not have the experiment. DVC 3.67 says nothing where it cannot
     fetch it from the temporary copy, because the clone is shallow or the disk full.
@@ -160,7 +160,7 @@ def _run_once(
     # dvc.yaml's commands say `python`, which has to be this one.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     last_lines: deque[str] = deque(maxlen=KEPT_LINES)
-    before = experiments_in_git().get(name, [])
+    before, ended = experiments_in_git().get(name, []), False
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "stages.tools.dvc_child", str(os.getpid()), *command],
         env=os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"},
@@ -177,14 +177,13 @@ def _run_once(
             last_lines.append(line)
             if line.startswith(SHOWN):
                 say(f"{name}: {line.rstrip()}")
-                if watch:
-                    watch(process)
+                ended = bool(watch and watch(process)) or ended
     active.remove(process)
     status = process.returncode
     if status == 0 and experiments_in_git().get(name, []) == before:
         last_lines.append("dvc made the experiment, and git does not have it: is the disk full?\n")
         status = 1
-    return status, last_lines
+    return status, last_lines, ended
 
 
 def say(what: str) -> None:

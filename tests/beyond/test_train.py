@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from stages.training.checkpoint import Checkpoint
 from stages.training.images import Images, load_images, load_split
 from stages.training.randomness import generator
 from tests.support.beyond import change, clear, copy_of, prepare_beyond, settings
-from tests.support.stage_runs import ROOT, few_images, one_line, process_settings
+from tests.support.stage_runs import ROOT, few_images, kill_in_epoch, one_line, process_settings
 
 RESULTS = (paths.MODEL, paths.HISTORY, paths.RUN)
 SWITCHES = {
@@ -211,26 +210,10 @@ def test_an_interrupted_training_resumes_to_the_same_bytes(
     assert copy_of(work, RESULTS) == whole
 
 
-# It kills itself in epoch 2.
-KILLED = """
-import os, runpy, signal
-from stages.training.log import TrainingLog
-
-def step(log, *_):
-    if log.rows:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-TrainingLog.step = step
-runpy.run_module("beyond.train", run_name="__main__")
-"""
-
-
 def test_a_killed_training_resumes_to_the_same_bytes(work: Path) -> None:
     change("epochs=4")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    command = [sys.executable, "-m", "beyond.train"]
+    kill_in_epoch("beyond.train", 2)
+    command, environment = [sys.executable, "-m", "beyond.train"], os.environ | {"PYTHONPATH": str(ROOT)}
     resumed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     assert "resumes after epoch 1/4" in resumed.stdout
     found = copy_of(work, RESULTS)

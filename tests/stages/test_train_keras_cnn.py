@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +27,7 @@ from tests.support.stage_runs import (
     ROOT,
     change_parameters,
     few_images,
+    kill_in_epoch,
     one_line,
     prepare,
     replayed_plateau,
@@ -337,27 +336,7 @@ def test_runs_on_keras_torch_backend(work: Path) -> None:
 
     # Killed after its second epoch, it ends with the same bytes: its dropout is also that of each epoch.
     expected = [path.read_bytes() for path in RESULTS]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_IN_EPOCH_3], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    kill_in_epoch("stages.train_keras_cnn", 3)
     assert run_stage("train_keras_cnn").returncode == 0
     assert json.loads(RUNTIME_FILE.read_text(encoding="utf-8"))["resumed_after"] == [2]
     assert [path.read_bytes() for path in RESULTS] == expected
-
-
-KILLED_IN_EPOCH_3 = """
-import os, signal
-from stages import train_keras_cnn
-from stages.training.log import TrainingLog
-
-start = TrainingLog.start_epoch
-
-def start_or_die(log):
-    if len(log.rows) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    start(log)
-
-TrainingLog.start_epoch = start_or_die
-train_keras_cnn.main()
-"""

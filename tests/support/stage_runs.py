@@ -5,6 +5,7 @@ import importlib
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -65,6 +66,33 @@ sys.argv = [name, *arguments]
 runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
 imported = set(without.split(",")) & set(sys.modules)
 assert not imported, f"imported {imported}"
+"""
+
+
+def kill_in_epoch(module: str, epoch: int) -> None:
+    """Run a training in the current directory, which is killed in this epoch."""
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_EPOCH, module, str(epoch)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+
+
+KILLED_IN_EPOCH = """
+import os, runpy, signal, sys
+from stages.training.log import TrainingLog
+
+module, epoch = sys.argv[1], int(sys.argv[2])
+step = TrainingLog.step
+
+def step_or_die(log, *done):
+    if len(log.rows) == epoch - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(log, *done)
+
+TrainingLog.step = step_or_die
+runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 

@@ -1,6 +1,7 @@
 """Several runs at once: what is lost is said, and ending does not wait for runs that have not begun."""
 
 import threading
+from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
@@ -8,8 +9,9 @@ from typing import NamedTuple
 import pytest
 
 from stages.common.errors import ExpectedError
+from stages.tools import runs
 from stages.tools.grid import check_clean
-from stages.tools.runs import Processes, run_all
+from stages.tools.runs import BUSY, Processes, run_all
 from tests.support.clones import Clone
 from tests.support.stage_runs import ROOT
 
@@ -50,6 +52,21 @@ def test_ending_waits_only_for_runs_that_have_begun(monkeypatch: pytest.MonkeyPa
         run_all([Waiting(name) for name in ("first", "second", "third", "fourth")], FirstFails(), jobs=1)
     assert waited
     assert not any(future.cancelled() for future in waited)
+
+
+@pytest.mark.parametrize(("line", "ended", "tries"), [(BUSY, False, 5), (BUSY, True, 1), ("another error", False, 1)])
+def test_a_run_is_tried_again_where_dvc_is_busy_but_not_once_it_was_ended(
+    line: str, ended: bool, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def once(name: str, *_: object) -> tuple[int, deque[str], bool]:
+        made.append(name)
+        return 1, deque([line]), ended
+
+    monkeypatch.setattr(runs, "_run_once", once)
+    assert runs.run_dvc("a", [], []) == (1, deque([line]))
+    assert made == ["a"] * tries
 
 
 def test_a_run_that_dvc_loses_has_failed(
