@@ -1,6 +1,6 @@
 """Measure how fast the models train, how far that is from the machine's limit, and what the pipeline costs.
 
-`make bench` runs this in about ten minutes on two cores. It prints Markdown tables and writes the figures to
+`make bench` runs this in about 15 minutes on two cores. It prints Markdown tables and writes the figures to
 benchmarks/results/<machine>.json.
 """
 

@@ -111,7 +111,8 @@ def repository(shared_folder: SharedFolder, tmp_path_factory: pytest.TempPathFac
     """A small reproduction, and the output of `dvc repro`; a test that changes something restores it."""
 
     def fill(folder: Path) -> None:
-        _, output = reproduce_small(folder / "a clone")
+        clone, output = reproduce_small(folder)
+        clone.folder.rename(folder / "a clone")  # the folder's name was of the hostile surroundings
         (folder / "output").write_text(output)
 
     made = shared_folder("pipeline", fill)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from tests.support.clones import ALL_STAGES, WAY_BACK, Clone, stages_run
+from tests.support.clones import ALL_STAGES, HOSTILE, ORDINARY, UNUSUAL, WAY_BACK, Clone, stages_run
 
 pytestmark = pytest.mark.pipeline
 
@@ -94,10 +94,7 @@ def in_the_future(folder: Path) -> None:
         os.utime(path, (time.time() + 3e8,) * 2, follow_symlinks=False)
 
 
-# Root without this right is bound by permissions as anyone; another user could not even read a Python in root's home.
-ORDINARY = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.getuid() == 0 else ()
 SMALL_DISK = ("unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=100k none {PROCESSED}; exec "$@"', "sh")
-BARE = (*ORDINARY, "env", "-u", "HOME", "-u", "LC_CTYPE", "TMPDIR=/proc", "LC_ALL=C", "LANG=C", "PYTHONCOERCECLOCALE=0")
 NOT_ALLOWED = "Permission denied"
 SURROUNDINGS = {
     "a full disk": Surroundings("preprocess", "No space left on device", SMALL_DISK),
@@ -105,14 +102,13 @@ SURROUNDINGS = {
     "a folder of locks that cannot be written": Surroundings("split", NOT_ALLOWED, ORDINARY, without_locks),
     "a clock set back": Surroundings("split", change=in_the_future),
 }
-IN_BARE = [stage for stage in ALL_STAGES if not stage.startswith(("download", "preprocess", "train"))]
 OF_THE_CLOCK = {"metrics/runtime/keras_cnn.json", "metrics/runtime/resnet18.json", "metrics/report.html"}  # says both
 
 
 @pytest.fixture
 def clone(repository: tuple[Clone, str], tmp_path: Path, request: pytest.FixtureRequest) -> Clone:
     """A copy whose name has spaces, quotes and non-ASCII letters, without DVC's record of earlier runs."""
-    folder = tmp_path / getattr(request, "param", "an 'ünusual' 目录 & more")
+    folder = tmp_path / getattr(request, "param", UNUSUAL)
     subprocess.run(["cp", "-a", repository[0].folder, folder], check=True)
     shutil.rmtree(folder / ".dvc/cache/runs", ignore_errors=True)
     (folder / ".git/pause").mkdir()
@@ -263,13 +259,13 @@ def test_hostile_surroundings(clone: Clone, surroundings: Surroundings) -> None:
     assert_committed_results(clone)
 
 
-def test_without_home_with_a_tmpdir_that_cannot_be_written_in_the_language_c(clone: Clone) -> None:
-    """Every stage except the trainings, `download` and `preprocess`, which take longer. Python takes /tmp instead."""
-    skip_unless_allowed(clone, BARE)
-    result = clone.run(*BARE, *again(*IN_BARE))
-    assert result.returncode == 0, result.stderr
-    assert stages_run(result.stdout) == IN_BARE
-    assert_committed_results(clone)
+def test_without_home_with_a_tmpdir_that_cannot_be_written_in_the_language_c(
+    repository: tuple[Clone, str], clone: Clone
+) -> None:
+    """The reproduction that is copied here ran so; other tests run its stages again elsewhere, to the same bytes."""
+    skip_unless_allowed(clone, HOSTILE)
+    _, output = repository
+    assert output.startswith("HOME=none TMPDIR=/proc LC_ALL=C\n")
 
 
 def test_junk_in_dvcs_cache_is_named_and_the_line_leads_out(clone: Clone) -> None:

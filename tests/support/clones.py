@@ -17,6 +17,15 @@ from tests.support.stage_runs import ROOT
 
 WAY_BACK = errors.WAY_BACK.split(": ")[1]
 
+# Root without this right is bound by permissions as anyone; another user could not even read a Python in root's home.
+ORDINARY = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.getuid() == 0 else ()
+# Without a home, with a TMPDIR that cannot be written (Python takes /tmp instead), in the language C, in such a folder.
+HOSTILE = (
+    *(*ORDINARY, "env", "-u", "HOME", "-u", "LC_CTYPE", "TMPDIR=/proc", "LC_ALL=C", "LANG=C", "PYTHONCOERCECLOCALE=0"),
+    *("sh", "-c", 'echo "HOME=${HOME-none} TMPDIR=$TMPDIR LC_ALL=$LC_ALL"; exec "$@"', "sh"),
+)
+UNUSUAL = "an 'ünusual' 目录 & more"
+
 ALL_STAGES = [  # in the order of dvc.yaml
     f"{name}@{key}" if key else name
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
@@ -134,9 +143,13 @@ def new_repository(folder: Path, parameters: dict[str, dict[str, Any]]) -> Clone
 
 
 def reproduce_small(folder: Path) -> tuple[Clone, str]:
-    """The working tree, committed with small parameters and reproduced; and the output."""
-    clone = new_repository(folder, SMALL)
+    """The working tree, committed with small parameters and reproduced, in hostile surroundings where these can be had.
+
+    Returns:
+        The clone, in a new folder within this one, and the output.
+    """
+    clone = new_repository(folder / UNUSUAL, SMALL)
     clone.commit("small")
-    output = clone.ok("dvc", "repro")
+    output = clone.ok(*(HOSTILE if clone.run(*HOSTILE, "true").returncode == 0 else ()), "dvc", "repro")
     clone.commit("reproduced")
     return clone, output
