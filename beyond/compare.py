@@ -23,6 +23,7 @@ from beyond.ladder.plan import (
     TABLE,
     Ladder,
     all_runs,
+    label_of,
     load_ladder,
     predictions_file,
 )
@@ -74,7 +75,7 @@ class Rung(NamedTuple):
     """The runs of a budget that one version of the code made.
 
     Attributes:
-        budget: PFLOP.
+        budget: PFLOP, and the name of other settings.
         code: The hash of that version.
         pflop: Of training, as counted.
         accuracies: By KINDS, one a run.
@@ -82,7 +83,7 @@ class Rung(NamedTuple):
         machine: That the fastest of them ran on, and its threads.
     """
 
-    budget: float
+    budget: str
     code: str
     pflop: float
     accuracies: dict[str, list[float]]
@@ -125,11 +126,11 @@ def read_rungs(rows: list[Json], source: str, labels: np.ndarray) -> list[Rung]:
     Raises:
         ExpectedError: A run's predictions are missing or do not give the accuracy of its row, or are of other data.
     """
-    groups: dict[tuple[float, str], list[Json]] = {}
+    groups: dict[tuple[float, str, str], list[Json]] = {}
     for row in rows:
         if row["source"] != source:
             raise ExpectedError(f"{TABLE}: {row['name']} is of {row['source']}, and the paper's models of {source}")
-        groups.setdefault((row["budget"], row["code"]), []).append(row)
+        groups.setdefault((row["budget"], label_of(row["name"]), row["code"]), []).append(row)
     return [
         Rung(
             budget,
@@ -139,7 +140,7 @@ def read_rungs(rows: list[Json], source: str, labels: np.ndarray) -> list[Rung]:
             [row["seconds"] for row in group],
             machine_of(min(group, key=lambda row: row["seconds"])),
         )
-        for (budget, code), group in sorted(groups.items())
+        for (_, budget, code), group in sorted(groups.items())
     ]
 
 
@@ -166,8 +167,8 @@ def render(ladder: Ladder, rungs: list[Rung], references: list[Reference], point
     """beyond/metrics/ladder.md."""
     rows = []
     for budget in ladder.budgets:
-        found = [_line(rung) for rung in rungs if rung.budget == budget.pflop]
-        rows += found or [[f"{budget.pflop:g}", "-", "not run yet", "-", "0", "-", "-"]]
+        found = [_line(rung) for rung in rungs if rung.budget == budget.label]
+        rows += found or [[budget.label, "-", "not run yet", "-", "0", "-", "-"]]
     headers = ["Budget", "PFLOP", "Accuracy", "Without test-time augmentation", "Runs", "Seconds", "Code"]
     data = "" if source == "cifar10" else "Synthetic data, not CIFAR-10.\n\n"
     missing = len(all_runs(ladder)) - sum(len(rung.seconds) for rung in rungs)
@@ -195,7 +196,7 @@ def render(ladder: Ladder, rungs: list[Rung], references: list[Reference], point
 def _line(rung: Rung) -> list[str]:
     augmented, plain = (_mean_and_deviation(rung.accuracies[kind]) for kind in ("augmented", "plain"))
     seconds = f"{min(rung.seconds):.0f}"  # what else runs on the machine only adds to it
-    return [f"{rung.budget:g}", f"{rung.pflop:.4f}", augmented, plain, str(len(rung.seconds)), seconds, rung.code]
+    return [rung.budget, f"{rung.pflop:.4f}", augmented, plain, str(len(rung.seconds)), seconds, rung.code]
 
 
 def _percent(value: float) -> str:

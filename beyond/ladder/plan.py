@@ -28,10 +28,16 @@ KINDS = ("plain", "augmented")  # without and with test-time augmentation
 
 
 class Budget(Section):
-    """A budget of training, in PFLOP, and what its runs change of beyond/params.yaml."""
+    """A budget of training, in PFLOP, and what its runs change of beyond/params.yaml; other settings have a name."""
 
     pflop: float = Field(gt=0)
+    name: str = Field(default="", pattern=r"^\w*$")
     set: Overrides
+
+    @property
+    def label(self) -> str:
+        """It and its name, as in the names of its runs."""
+        return f"{self.pflop:g}-{self.name}" if self.name else f"{self.pflop:g}"
 
 
 class Ladder(Section):
@@ -43,7 +49,7 @@ class Ladder(Section):
 
     @model_validator(mode="after")
     def _a_budget_is_there_once(self) -> "Ladder":
-        for values in ([budget.pflop for budget in self.budgets], self.seeds):
+        for values in ([budget.label for budget in self.budgets], self.seeds):
             if len(set(values)) < len(values):
                 raise ValueError(f"a budget or a seed of {values} is there twice")
         return self
@@ -70,11 +76,16 @@ def load_ladder(path: Path = EXPERIMENTS) -> Ladder:
 def all_runs(ladder: Ladder) -> dict[str, Run]:
     """The runs by their names, in the file's order."""
     runs = [
-        Run(f"ladder-{budget.pflop:g}-seed{seed}", budget.pflop, seed, [*ladder.set, *budget.set, f"seed={seed}"])
+        Run(f"ladder-{budget.label}-seed{seed}", budget.pflop, seed, [*ladder.set, *budget.set, f"seed={seed}"])
         for budget in ladder.budgets
         for seed in ladder.seeds
     ]
     return {run.name: run for run in runs}
+
+
+def label_of(run: str) -> str:
+    """The budget's label in the name of a run."""
+    return run.removeprefix("ladder-").rpartition("-seed")[0]
 
 
 def settings_of(overrides: list[str], path: Path = PARAMETERS) -> Settings:
@@ -90,11 +101,11 @@ def settings_of(overrides: list[str], path: Path = PARAMETERS) -> Settings:
             section: Any = content
             for part in sections:
                 section = section[part]
-            if name not in section:
+            if not isinstance(section, dict) or name not in section:
                 raise KeyError(key)
             section[name] = value
         return Settings.model_validate(content)
-    except KeyError:
+    except (KeyError, TypeError):  # the latter from a part that is no section
         raise ExpectedError(f"{EXPERIMENTS}: {path} has no {key}") from None
     except ValueError as error:
         raise ExpectedError(f"{EXPERIMENTS}: {' '.join(str(error).split())[:300]}") from None

@@ -3,7 +3,8 @@
 beyond/search.yaml names the studies. Each trial is `dvc exp run --temp` in a temporary copy of the last commit, so a
 finished trial is an experiment. While it trains, its history file feeds the pruner. The study is in an SQLite file in
 .search/: the same command goes on where it was ended, and a trial that was cut off is tried again and resumes after its
-last epoch. What was found is exported to beyond/search: a table of all trials, and Optuna's pictures of it.
+last epoch. What was found is exported to beyond/search: a table of all trials, after each of them, and Optuna's
+pictures of it.
 """
 
 import argparse
@@ -12,17 +13,19 @@ import hashlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import threading
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import psutil
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from beyond.ladder.plan import DETERMINING, present_origin
 from stages.common.config import Section, Seed, load_checked, read
@@ -39,6 +42,7 @@ os.environ["MPLBACKEND"] = "agg"  # a notebook sets one that may not be installe
 
 try:
     import optuna
+    import sqlalchemy
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
     from optuna.trial import TrialState
 except ImportError:
@@ -49,10 +53,12 @@ RESULTS = Path("beyond/search")
 STORAGE = Path(".search")
 REDUCTION = 3  # of successive halving: a third goes on
 STARTUP_TRIALS = 5  # that the median pruner leaves alone: Optuna's default
-FAILURES = 3  # in a row that end the search: not one bad value then, but something else
+FAILURES = 3  # in a row, without an epoch, that end the search: not one bad value then, but something else
 BUSY_SECONDS = 60  # that SQLite waits for another thread
 DOTS_PER_INCH = 150
 COMMITTED = "the committed values"
+NO_HYPERPARAMETER = re.compile(r"seed|(data|split)\..+|(.+\.)?(device|backend|validation)")  # a search would misuse it
+LAST_EPOCH = re.compile(r"epoch (\d+)/\1\b")
 
 
 class Range(Section):
@@ -69,6 +75,8 @@ class Range(Section):
             raise ValueError("not a range; allowed: low below high, and with log: low above 0 and no step")
         if isinstance(self.low, int) and isinstance(self.high, int) and isinstance(self.step, float):
             raise ValueError("not a range; allowed: a whole step between whole numbers, or low and high as 0.0")
+        if self.step and not _is_whole((self.high - self.low) / self.step):
+            raise ValueError("not a range; allowed: a step that leads from low to high")
         return self
 
     def distribution(self) -> IntDistribution | FloatDistribution:
@@ -82,14 +90,23 @@ class Range(Section):
         if not isinstance(value, int | float) or not self.low <= value <= self.high:
             return False
         step = self.distribution().step
-        steps = (value - self.low) / step if step else 0.0
-        return math.isclose(steps, round(steps), abs_tol=1e-9)
+        return not step or _is_whole((value - self.low) / step)
+
+
+def _is_whole(number: float) -> bool:
+    return math.isclose(number, round(number), abs_tol=1e-9)
 
 
 class Choices(Section):
     """A parameter's values."""
 
     choices: Annotated[list[str | int | float | bool | None], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _are_different(self) -> "Choices":
+        if len({repr(choice) for choice in self.choices}) < len(self.choices):
+            raise ValueError(f"a value of {self.choices} is there twice")
+        return self
 
     def distribution(self) -> BaseDistribution:
         """As Optuna takes it."""
@@ -115,6 +132,14 @@ class Pruner(Section):
         return optuna.pruners.NopPruner()
 
 
+def _kind(given: Any) -> str:
+    """Which of the two a value of `space` is, so that a fault is told of that one."""
+    return "choices" if isinstance(given, Choices) or (isinstance(given, dict) and "choices" in given) else "range"
+
+
+Values = Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind)]
+
+
 class Search(Section):
     """A study of beyond/search.yaml."""
 
@@ -123,7 +148,7 @@ class Search(Section):
     history: str
     record: str
     set: Overrides
-    space: Annotated[dict[str, Range | Choices], Field(min_length=1)]
+    space: Annotated[dict[str, Values], Field(min_length=1)]
     pruner: Pruner
     epochs: int = Field(ge=1)
     seed: Seed
@@ -141,18 +166,19 @@ def main() -> None:
     searches = load_checked(SEARCHES, Searches).studies
     if options.study not in searches:
         raise ExpectedError(f"{SEARCHES} has no study {options.study!r}; it has {', '.join(searches)}")
-    search = searches[options.study]
-    committed = committed_values(search)
+    name, search = options.study, searches[options.study]
+    check(search)
     check_clean(DETERMINING)
+    busy = f"another process runs the search {name} in this folder"
     # Two would take each other's unfinished trials for cut off.
-    with alone(STORAGE / f"{options.study}.lock", f"another process runs the search {options.study} in this folder"):
-        study = open_study(options.study, search, committed)
+    with alone(STORAGE / f"{name}.lock", busy), storage_faults(name):
+        study = open_study(name, search)
         try:
-            run_trials(options.study, study, search, options.jobs)
-        finally:
-            export(options.study, study, search)
-    draw(options.study, study)
-    report(options.study, study)
+            run_trials(name, study, search, options.jobs)
+        finally:  # also on Ctrl-C
+            export(name, study, search)
+            draw(name, study)
+            report(name, study, search)
 
 
 def arguments() -> argparse.Namespace:
@@ -163,73 +189,152 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def committed_values(search: Search) -> dict[str, Any]:
-    """The values that the parameters of the space have in their file.
+@contextlib.contextmanager
+def storage_faults(name: str) -> Iterator[None]:
+    """One line where the study's file cannot be read or written."""
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ExpectedError(
+            f"{storage(name)}: {reason}; correct this and run the same command again, or begin anew: {anew(name)}"
+        ) from None
+
+
+def storage(name: str) -> Path:
+    """The SQLite file of a study."""
+    return STORAGE / f"{name}.db"
+
+
+def results(name: str) -> Path:
+    """The table of its trials."""
+    return RESULTS / f"{name}.csv"
+
+
+def anew(name: str) -> str:
+    """The commands after which a study begins anew."""
+    experiments = f"dvc exp list --all-commits --name-only | grep '^{experiment(name, '[0-9]*')}$'"
+    return f"rm -f {storage(name)} {results(name)}; dvc exp remove $({experiments})"
+
+
+def check(search: Search) -> None:
+    """Refuse what a search would notice only after hours, or never.
 
     Raises:
-        ExpectedError: The file has no such parameter.
+        ExpectedError: A file is none that the stages write, a parameter none that they read, a range not of the
+            parameter's kind; or the test set would choose.
     """
-    values = flat(read(Path(search.parameters))) | parameters_of(search.set)
-    if unknown := sorted(search.space.keys() - values.keys()):
-        raise ExpectedError(f"{SEARCHES}: {search.parameters} has no {unknown[0]}")
+    _, stages = stages_of(search)
+    written = sorted(set().union(*(outs_of(stage) for stage in stages.values())))
+    for key in ("history", "record"):
+        if (file := getattr(search, key)) not in written:
+            raise ExpectedError(f"{SEARCHES}: {key} is {file}, which no stage of {search.target} writes")
+    values, changes = flat(read(Path(search.parameters))), parameters_of(search.set)
+    names = parameters_read(stages, search.parameters)
+    for key in [*changes, *search.space]:
+        if key not in values:
+            raise ExpectedError(f"{SEARCHES}: {search.parameters} has no {key}")
+        if not is_read(key, names):
+            raise ExpectedError(f"{SEARCHES}: {search.target} does not depend on {key}")
+    for key, given in search.space.items():
+        if key in changes:
+            raise ExpectedError(f"{SEARCHES}: {key} is both in `set` and in `space`; remove one")
+        if NO_HYPERPARAMETER.fullmatch(key):
+            raise ExpectedError(f"{SEARCHES}: {key} cannot be searched, only set")
+        if isinstance(given, Range) and isinstance(values[key], float) and isinstance(given.low + given.high, int):
+            raise ExpectedError(f"{SEARCHES}: {key} would be a whole number; write low and high as {given.low:.1f}")
+    for key, value in (values | changes).items():
+        if key.rpartition(".")[2] == "validation" and is_read(key, names) and value != "held_out":
+            raise ExpectedError(f"{SEARCHES}: {key} is {value}, and a search needs {key}=held_out under `set`")
+        if key == "split.validation_fraction" and is_read(key, names) and not value:
+            raise ExpectedError(f"{SEARCHES}: {key} is {value}, so no image would validate; change it under `set`")
+
+
+def committed_values(search: Search) -> dict[str, Any]:
+    """The values that the parameters of the space have in their file."""
+    values = flat(read(Path(search.parameters)))
     return {key: values[key] for key in search.space}
 
 
-def open_study(name: str, search: Search, committed: dict[str, Any]) -> optuna.Study:
+def open_study(name: str, search: Search) -> optuna.Study:
     """The study, new or as it was left; a trial that was cut off is waiting to be tried again.
 
     Raises:
-        ExpectedError: It was begun with other code, data or settings, or its target is no stage.
+        ExpectedError: It was begun with other code, data or settings, or it is new and another of its name has left
+            results.
     """
-    identity = identity_of(search)
+    identity, committed = identity_of(search), committed_values(search)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = STORAGE / f"{name}.db"
+    file = storage(name)
+    if not file.exists() and results(name).exists():
+        raise ExpectedError(
+            f"{results(name)} is of an earlier search, and {file} is not here; name another study in {SEARCHES}, or "
+            f"begin anew: {anew(name)}"
+        )
     arguments = {"connect_args": {"timeout": BUSY_SECONDS}}
-    storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs=arguments)
-    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    database = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs=arguments)
+    study = optuna.create_study(storage=database, study_name=name, direction="maximize", load_if_exists=True)
     if study.user_attrs.setdefault("identity", identity) != identity:
         raise ExpectedError(
             f"the study {name} in {file} was begun with other code, data or settings, which no longer compare; "
-            f"name another study in {SEARCHES}, or remove {file} and begin anew (dvc exp remove its experiments)"
+            f"name another study in {SEARCHES}, or begin anew: {anew(name)}"
         )
     study.set_user_attr("identity", identity)
+    ours = {experiment(name, trial.number) for trial in study.trials}
+    for found in experiments_in_git():
+        if re.fullmatch(experiment(name, r"\d+"), found) and found not in ours:
+            raise ExpectedError(f"{found} is of an earlier search; begin anew: {anew(name)}")
     study.sampler = optuna.samplers.TPESampler(
         seed=derived_seed(search.seed, len(study.trials), "sampler"), constant_liar=True
     )
     study.pruner = search.pruner.pruner()
     again = cut_off(study)
     for trial in study.get_trials(states=[TrialState.RUNNING]):
-        note = {name: value for name, value in trial.user_attrs.items() if name == "note"}
         if trial.number not in again:
-            study.enqueue_trial(trial.params, user_attrs=note | {"again": trial.number})
+            study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
         study.tell(trial.number, state=TrialState.FAIL)
-    tried = {trial.user_attrs.get("note") for trial in study.trials if trial.state != TrialState.FAIL}
-    if COMMITTED not in tried:
-        if fits(committed, search):
-            study.enqueue_trial(committed, user_attrs={"note": COMMITTED})
-        else:
-            say(f"{name}: the space of {SEARCHES} does not have the committed values, so no trial has them")
+    tried = [values_of(trial) for trial in study.trials if trial.state != TrialState.FAIL]
+    if not fits(committed, search):
+        say(f"{name}: the space of {SEARCHES} does not have the committed values, so no trial has them")
+    elif committed not in tried:
+        study.enqueue_trial(committed)
     return study
 
 
+def experiment(name: str, number: int | str) -> str:
+    """The name of a trial's experiment."""
+    return f"search-{name}-{number}"
+
+
+def values_of(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """The values of a trial, also of one that waits."""
+    values = trial.system_attrs.get("fixed_params", {}) | trial.params
+    return {key: short(value) for key, value in values.items()}
+
+
 def identity_of(search: Search) -> str:
-    """A hash of what a trial's value depends on besides the space's parameters: settings, code, data.
+    """A hash of what a trial's value depends on besides the space's parameters: settings, code, data."""
+    file, stages = stages_of(search)
+    names = parameters_read(stages, search.parameters)
+    settings = flat(read(Path(search.parameters))).items()
+    others = {key: value for key, value in settings if is_read(key, names) and key not in search.space}
+    definition = search.model_dump(include={"target", "history", "record", "set", "space"})
+    content = json.dumps([definition, present_origin(file, list(stages)), others], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def stages_of(search: Search) -> tuple[Path, dict[str, Any]]:
+    """The file of the target, and the entries in it of what a trial runs.
 
     Raises:
         ExpectedError: The target is no stage, or one of several under a `foreach`.
     """
     pipeline, _, target = search.target.rpartition(":")
     file = Path(pipeline or "dvc.yaml")
-    all_stages = read(file)["stages"]
-    if target not in (allowed := [name for name, entry in all_stages.items() if "foreach" not in entry]):
+    stages = read(file)["stages"]
+    if target not in (allowed := [name for name, entry in stages.items() if "foreach" not in entry]):
         raise ExpectedError(f"{SEARCHES}: target is {search.target}; allowed in {file}: {', '.join(allowed)}")
-    stages = upstream(all_stages, target)
-    named = [name for stage in stages.values() for item in stage.get("params", []) for name in _names(item)]
-    settings = flat(read(Path(search.parameters))).items()
-    others = {key: value for key, value in settings if key.partition(".")[0] in named and key not in search.space}
-    definition = search.model_dump(include={"target", "set", "space"})
-    content = json.dumps([definition, present_origin(file, list(stages)), others], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+    return file, upstream(stages, target)
 
 
 def upstream(stages: dict[str, Any], target: str) -> dict[str, Any]:
@@ -239,15 +344,27 @@ def upstream(stages: dict[str, Any], target: str) -> dict[str, Any]:
         name = waiting.pop()
         found[name] = stages[name]
         for other, entry in stages.items():
-            outs = {path for out in entry.get("outs", []) for path in ([out] if isinstance(out, str) else out)}
-            if other not in found and outs & set(stages[name]["deps"]):
+            if other not in found and outs_of(entry) & set(stages[name]["deps"]):
                 waiting.append(other)
     return found
 
 
-def _names(item: str | dict[str, list[str]]) -> list[str]:
-    """The parameters that an item of `params` in a dvc.yaml names, of the default file or of another."""
-    return [item] if isinstance(item, str) else [name for names in item.values() for name in names]
+def outs_of(stage: dict[str, Any]) -> set[str]:
+    """The files and folders that an entry of a dvc.yaml says it writes."""
+    kinds = ("outs", "metrics", "plots")
+    return {path for kind in kinds for out in stage.get(kind, []) for path in ([out] if isinstance(out, str) else out)}
+
+
+def parameters_read(stages: dict[str, Any], file: str) -> list[str]:
+    """The parameters of a file, or their sections, that these entries of a dvc.yaml name."""
+    items = [item for stage in stages.values() for item in stage.get("params", [])]
+    named = [{"params.yaml": [item]} if isinstance(item, str) else item for item in items]
+    return [name for item in named for name in item.get(file, [])]
+
+
+def is_read(key: str, names: list[str]) -> bool:
+    """Whether a parameter is among these, or in a section that is."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def fits(values: dict[str, Any], search: Search) -> bool:
@@ -263,36 +380,62 @@ def run_trials(name: str, study: optuna.Study, search: Search, jobs: int) -> Non
     """
     share_cores(jobs)
     processes = Processes()
-    ending = threading.Event()
+    shared = Shared(processes.active, threading.Event(), threading.Lock())
     pool = ThreadPoolExecutor(jobs)
-    futures = [pool.submit(work, name, study, search, processes.active, ending) for _ in range(jobs)]
+    futures = [pool.submit(work, name, study, search, shared) for _ in range(jobs)]
     try:
         for future in as_completed(futures):
             future.result()
     finally:
-        ending.set()
+        shared.ending.set()
         pool.shutdown(wait=False, cancel_futures=True)
         end_all(processes, futures)
 
 
-def work(
-    name: str, study: optuna.Study, search: Search, active: "list[subprocess.Popen[str]]", ending: threading.Event
-) -> None:
+class Shared(NamedTuple):
+    """What the threads of a search share.
+
+    Attributes:
+        active: The processes that run.
+        ending: Set when no further trial is to begin.
+        lock: Held by the one that asks for a trial or tells of one: SQLite would give a waiting trial to two of them.
+    """
+
+    active: "list[subprocess.Popen[str]]"
+    ending: threading.Event
+    lock: threading.Lock
+
+
+def work(name: str, study: optuna.Study, search: Search, shared: Shared) -> None:
     """Run one trial after another."""
     failures = 0
-    while not ending.is_set() and (spent := epochs_spent(study)) < search.epochs:
+    while trial := next_trial(name, study, search, shared):
+        state, value = run_trial(experiment(name, trial.number), trial, search, shared.active)
+        if state == TrialState.FAIL and shared.ending.is_set():  # cut off: it is tried again when the search goes on
+            return
+        with shared.lock:
+            study.tell(trial, value, state)
+            export(name, study, search)
+        failures = failures + 1 if state == TrialState.FAIL and not trial.user_attrs.get("epochs") else 0
+        if failures == FAILURES:
+            shared.ending.set()
+            raise ExpectedError(f"{FAILURES} trials of {name} failed in a row; their last lines say why")
+
+
+def next_trial(name: str, study: optuna.Study, search: Search, shared: Shared) -> optuna.Trial | None:
+    """The next trial, or None where the epochs are spent or the search ends.
+
+    Raises:
+        ExpectedError: Code, data or settings have changed.
+    """
+    with shared.lock:
+        spent = epochs_spent(study)
+        if shared.ending.is_set() or spent >= search.epochs:
+            return None
         if identity_of(search) != study.user_attrs["identity"]:  # while it runs, somebody may edit or commit here
             raise ExpectedError(f"code, data or settings have changed since the search {name} began; put them back")
         say(f"{name}: {spent} of {search.epochs} epochs are spent")
-        trial = study.ask({key: given.distribution() for key, given in search.space.items()})
-        state, value = run_trial(f"search-{name}-{trial.number}", trial, search, active)
-        if state == TrialState.FAIL and ending.is_set():  # cut off: it is tried again when the search goes on
-            return
-        study.tell(trial, value, state)
-        failures = failures + 1 if state == TrialState.FAIL else 0
-        if failures == FAILURES:
-            ending.set()
-            raise ExpectedError(f"{FAILURES} trials of {name} failed in a row; their last lines say why")
+        return study.ask({key: given.distribution() for key, given in search.space.items()})
 
 
 def epochs_spent(study: optuna.Study) -> int:
@@ -306,39 +449,43 @@ def cut_off(study: optuna.Study) -> set[int]:
 
 
 def run_trial(
-    experiment: str, trial: optuna.Trial, search: Search, active: "list[subprocess.Popen[str]]"
+    name: str, trial: optuna.Trial, search: Search, active: "list[subprocess.Popen[str]]"
 ) -> tuple[TrialState, float | None]:
-    """Run a trial, told of by its history file; returns how it ended, and the objective."""
+    """Run a trial; return how it ended, and the objective.
+
+    After each epoch but the last, the pruner is told the highest validation accuracy so far: a single epoch says
+    little, and the weights of the best one are kept.
+    """
     overrides = [*search.set, *(f"{key}={json.dumps(short(value))}" for key, value in trial.params.items())]
     options = [part for override in overrides for part in ("-S", f"{search.parameters}:{override}")]
-    command = ["exp", "run", "--temp", "--name", experiment, *options, search.target]
-    say(f"{experiment}: {' '.join(overrides)}")
+    command = ["exp", "run", "--temp", "--name", name, *options, search.target]
+    say(f"{name}: {' '.join(overrides)}")
     pruned = threading.Event()
     reported: list[float] = []
 
-    def watch(process: "subprocess.Popen[str]") -> bool:
+    def watch(process: "subprocess.Popen[str]", line: str) -> bool:
         for epoch, accuracy in list(enumerate(accuracies(process.pid, search.history), start=1))[len(reported) :]:
             reported.append(accuracy)
-            trial.report(accuracy, epoch)
+            trial.report(max(reported), epoch)
             trial.set_user_attr("epochs", epoch)
-            if trial.should_prune():
+            if trial.should_prune() and not LAST_EPOCH.match(line):
                 pruned.set()
                 os.killpg(process.pid, signal.SIGINT)
                 return True
         return False
 
-    status, last_lines = run_dvc(experiment, command, active, watch)
+    status, last_lines = run_dvc(name, command, active, watch)
     if status == 0:  # also where the pruner came too late
-        record = json.loads(file_in(experiments_in_git()[experiment][0], search.record))
+        record = json.loads(file_in(experiments_in_git()[name][0], search.record))
         accuracy = (record["validation"] or {}).get("accuracy")
         if accuracy is None:
-            raise ExpectedError(f"{experiment} has no validation accuracy; hold images out in {SEARCHES} (under `set`)")
+            raise ExpectedError(f"{name} has no validation accuracy; hold images out in {SEARCHES} (under `set`)")
         trial.set_user_attr("epochs", record["epochs"])
-        trial.set_user_attr("experiment", experiment)
-        say(f"{experiment}: validation accuracy {accuracy}")
+        trial.set_user_attr("experiment", name)
+        say(f"{name}: validation accuracy {accuracy}")
         return TrialState.COMPLETE, accuracy
     if pruned.is_set():
-        say(f"{experiment}: ended by the pruner after epoch {len(reported)}")
+        say(f"{name}: ended by the pruner after epoch {len(reported)}")
         return TrialState.PRUNED, None
     say("".join(f"    {line}" for line in last_lines).rstrip())
     return TrialState.FAIL, None
@@ -362,29 +509,34 @@ def accuracies(dvc: int, history: str) -> list[float]:
 
 
 def export(name: str, study: optuna.Study, search: Search) -> None:
-    """Write the table of all trials that ended by themselves, the best first."""
+    """Write the table of all trials that ended by themselves, the best first; none yet where there are none."""
     ended = [
         trial
         for trial in study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
         if trial.number not in cut_off(study)
     ]
     ended.sort(key=lambda trial: (trial.state != TrialState.COMPLETE, -(trial.value or 0), trial.number))
+    if not ended:
+        return
+    committed = committed_values(search)
     rows = [
         {
             "trial": trial.number,
             "state": trial.state.name.lower(),
             "validation_accuracy": trial.value if trial.state == TrialState.COMPLETE else None,
+            "highest_of_an_epoch": max(trial.intermediate_values.values(), default=None),
             "epochs": trial.user_attrs.get("epochs", 0),
             "experiment": trial.user_attrs.get("experiment"),
-            "note": trial.user_attrs.get("note"),
-            **{key: short(value) for key, value in trial.params.items()},
+            "note": COMMITTED if values_of(trial) == committed else None,
+            **values_of(trial),
         }
         for trial in ended
     ]
-    columns = ("trial", "state", "validation_accuracy", "epochs", "experiment", "note", *search.space)
+    columns = ("trial", "state", "validation_accuracy", "highest_of_an_epoch", "epochs", "experiment", "note")
+    RESULTS.mkdir(parents=True, exist_ok=True)
     new = RESULTS / f".{name}.new"
-    write_rows(new, rows, columns)
-    new.replace(RESULTS / f"{name}.csv")
+    write_rows(new, rows, (*columns, *search.space))
+    new.replace(results(name))
 
 
 def draw(name: str, study: optuna.Study) -> None:
@@ -412,16 +564,16 @@ def draw(name: str, study: optuna.Study) -> None:
             plt.close(figure)
 
 
-def report(name: str, study: optuna.Study) -> None:
-    """Print what was found."""
+def report(name: str, study: optuna.Study, search: Search) -> None:
+    """Print what was found so far."""
     complete = study.get_trials(states=[TrialState.COMPLETE])
-    say(f"{RESULTS / name}.csv: {len(complete)} finished trials, {epochs_spent(study)} epochs")
+    say(f"{name}: {len(complete)} finished trials, {epochs_spent(study)} of {search.epochs} epochs are spent")
     if complete:
+        say(f"{results(name)} has all trials")
         best = study.best_trial
-        values = {key: short(value) for key, value in best.params.items()}
-        say(f"best: {best.user_attrs['experiment']}, validation accuracy {best.value}: {values}")
+        say(f"best: {best.user_attrs['experiment']}, validation accuracy {best.value}: {values_of(best)}")
         for trial in complete:
-            if trial.user_attrs.get("note") == COMMITTED:
+            if values_of(trial) == committed_values(search):
                 say(f"{COMMITTED}: {trial.user_attrs['experiment']}, validation accuracy {trial.value}")
         say(f"dvc exp apply {best.user_attrs['experiment']} takes it over")
 

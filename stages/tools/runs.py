@@ -25,7 +25,7 @@ TRIES = 5
 END_SECONDS = 20.0  # for dvc and its stage to end by themselves
 
 
-Watch = Callable[["subprocess.Popen[str]"], bool]
+Watch = Callable[["subprocess.Popen[str]", str], bool]
 
 
 class Named(Protocol):
@@ -140,7 +140,7 @@ def run_dvc(
         name: Of the run.
         command: What dvc is to do.
         active: The processes that run; this one is among them while it does.
-        watch: Called after each line that is shown; returns whether it ended the run, which is then not tried again.
+        watch: Called with each line that is shown; returns whether it ended the run, which is then not tried again.
     """
     for _ in range(TRIES):
         status, last_lines, ended = _run_once(name, command, active, watch)
@@ -177,7 +177,7 @@ def _run_once(
             last_lines.append(line)
             if line.startswith(SHOWN):
                 say(f"{name}: {line.rstrip()}")
-                ended = bool(watch and watch(process)) or ended
+                ended = bool(watch and watch(process, line)) or ended
     active.remove(process)
     status = process.returncode
     if status == 0 and experiments_in_git().get(name, []) == before:

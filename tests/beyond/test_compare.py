@@ -7,7 +7,7 @@ import pytest
 
 from beyond import compare
 from beyond.compare import Point, Reference, accuracy, draw, read_references, read_rungs, render
-from beyond.ladder.plan import KINDS, Ladder, predictions_file
+from beyond.ladder.plan import KINDS, Ladder, all_runs, predictions_file
 from stages.common.config import load_checked
 from stages.common.errors import ExpectedError
 from stages.common.files import Json
@@ -27,9 +27,9 @@ def _work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def collected(seed: int, plain: int, augmented: int, code: str = "aaaa") -> Json:
+def collected(seed: int, plain: int, augmented: int, code: str = "aaaa", budget: str = "0.03") -> Json:
     """A row of a run, of whose 20 predictions so many are right, and its files."""
-    name = f"ladder-0.03-seed{seed}"
+    name = f"ladder-{budget}-seed{seed}"
     for kind, right in zip(KINDS, (plain, augmented), strict=True):
         predicted = np.where(np.arange(20) < right, LABELS, (LABELS + 1) % 10).astype(np.uint8)
         predictions_file(name, kind).parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +65,20 @@ def test_runs_of_different_code_are_not_pooled() -> None:
     rows = [line for line in lines if line.startswith("| 0.03")]
     assert len(rows) == 2
     assert not [row for row in rows if "±" in row]
+
+
+def test_other_settings_of_a_budget_have_a_line_of_their_own() -> None:
+    tuned = {"pflop": 0.03, "name": "tuned", "set": ["epochs=6"]}
+    ladder = LADDER.model_validate(LADDER.model_dump() | {"budgets": [*LADDER.model_dump()["budgets"], tuned]})
+    assert [*all_runs(ladder)][-1] == "ladder-0.03-tuned-seed2"
+    rungs = read_rungs([collected(1, 15, 16), collected(1, 16, 18, budget="0.03-tuned")], "cifar10", LABELS)
+    lines = render(ladder, rungs, REFERENCES, POINTS, "cifar10").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| 0.0")]
+    assert [row[:3] for row in rows] == [
+        ["0.03", "0.0295", "80.00 %"],
+        ["0.06", "-", "not run yet"],
+        ["0.03-tuned", "0.0295", "90.00 %"],
+    ]
 
 
 def test_the_figure_has_the_rungs_the_models_and_what_others_published() -> None:

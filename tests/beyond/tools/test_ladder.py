@@ -29,7 +29,7 @@ def committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_committed_run_keeps_its_budget_and_scores_the_test_set_once(committed: Path) -> None:
     plan = load_ladder()
-    assert [budget.pflop for budget in plan.budgets] == [0.03, 0.06, 0.12, 0.34]
+    assert {0.03, 0.06, 0.12, 0.34} <= {budget.pflop for budget in plan.budgets}
     assert len(plan.seeds) >= 3
     for run in all_runs(plan).values():
         given = settings_of(run.overrides)
@@ -45,6 +45,8 @@ def test_every_committed_run_keeps_its_budget_and_scores_the_test_set_once(commi
         ({"set": ["validation=none", "epochs=100"]}, r"would cost \d+\.\d+ PFLOP, more than its 0\.03"),
         ({"set": ["epochs=1"]}, "holds images out; a run of the ladder has validation=none"),
         ({"set": ["epoch=1"]}, "has no epoch"),
+        ({"set": ["epochs.x=1"]}, "has no epochs.x"),
+        ({"set": ["network.activation.x.y=1"]}, "has no network.activation.x.y"),
         ({"set": ["epochs=0"]}, "epochs"),
         ({"seeds": [1, 1]}, "is there twice"),
     ],

@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -55,11 +59,11 @@ class Trainings:
         values = dict(part.partition(":")[2].split("=") for part in command if ":" in part and "=" in part)
         curve = self.curve(int(name.rsplit("-", 1)[1]), {key: json.loads(text) for key, text in values.items()})
         self.so_far, self.killed = [], False
-        for accuracy in curve:
+        for epoch, accuracy in enumerate(curve, start=1):
             if isinstance(accuracy, KeyboardInterrupt):
                 raise accuracy
             self.so_far.append(accuracy)
-            watch(type("Process", (), {"pid": 1})())
+            watch(type("Process", (), {"pid": 1})(), f"epoch {epoch}/{len(curve)}  val_accuracy {accuracy}")
             if self.killed:
                 return 1, deque()
         if not curve:
@@ -73,8 +77,8 @@ class Trainings:
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Trainings]]:
     """A function that runs a search on made-up trainings."""
     monkeypatch.chdir(tmp_path)
-    for folder in (".search", "beyond/search"):
-        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / ".search").mkdir()
+    Path("params.yaml").write_text(yaml.safe_dump(COMMITTED))
 
     def run(curve: Curve, identity: str = "same", **changes: Any) -> tuple[Any, Trainings]:
         given, trainings = Search.model_validate(STUDY | changes), Trainings(curve)
@@ -84,9 +88,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
         monkeypatch.setattr(tool, "file_in", lambda commit, _: trainings.records[commit])
         monkeypatch.setattr(tool, "identity_of", lambda _: identity)
         monkeypatch.setattr(os, "killpg", lambda *_: setattr(trainings, "killed", True))
-        study = open_study(NAME, given, COMMITTED)
+        study = open_study(NAME, given)
         run_trials(NAME, study, given, jobs=1)
-        tool.export(NAME, study, given)
         return study, trainings
 
     return run
@@ -175,6 +178,22 @@ def test_the_history_feeds_the_pruner(start: Any, pruner: dict[str, Any]) -> Non
     assert sum(trial.user_attrs["epochs"] for trial in study.trials) in range(40, 44)
     rows = read_rows(Path(f"beyond/search/{NAME}.csv"))
     assert [row["validation_accuracy"] for row in rows if row["state"] == "pruned"] == [""] * len(pruned)
+    assert {row["highest_of_an_epoch"] for row in rows} == {str(trial.intermediate_values[1]) for trial in study.trials}
+
+
+def test_the_pruner_is_told_the_highest_accuracy_so_far_and_asked_before_the_last_epoch(start: Any) -> None:
+    """A trial that has trained in full is not thrown away."""
+
+    def up_and_down(number: int, values: dict[str, Any]) -> list[float]:
+        return [0.9, 0.2, 0.8] if number < 5 else [0.95, 0.1, 0.1]
+
+    study, _ = start(up_and_down, pruner={"kind": "median", "after": 2}, epochs=18)
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+    assert list(study.trials[5].intermediate_values.values()) == [0.95, 0.95, 0.95]
+    study, _ = start(lambda *_: [0.1, 0.1, 0.1], pruner={"kind": "median", "after": 3}, epochs=21)
+    assert study.trials[-1].state.name == "COMPLETE"
+    study, _ = start(lambda *_: [0.1, 0.1, 0.1], pruner={"kind": "median", "after": 2}, epochs=23)
+    assert study.trials[-1].state.name == "PRUNED"
 
 
 def test_trials_that_all_fail_end_the_search(start: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +219,7 @@ def test_a_target_that_is_no_stage_is_refused_before_the_study(
         rf"beyond/search\.yaml: target is {target}; allowed in dvc\.yaml: download, preprocess, split, train_keras"
     )
     with pytest.raises(ExpectedError, match=message):
-        open_study(NAME, Search.model_validate(STUDY | {"target": target}), COMMITTED)
+        open_study(NAME, Search.model_validate(STUDY | {"target": target}))
     assert not list(Path(".search").iterdir())
 
 
@@ -212,7 +231,7 @@ def test_its_pictures_are_optuna_s(start: Any, capsys: pytest.CaptureFixture[str
     tool.draw(NAME, study)
     for kind in ("importance", "slice"):
         assert Path(f"beyond/search/{NAME}_{kind}.png").read_bytes().startswith(b"\x89PNG")
-    tool.report(NAME, study)
+    tool.report(NAME, study, Search.model_validate(STUDY))
     assert f"best: search-made_up-{study.best_trial.number}, " in capsys.readouterr().out
 
 
@@ -221,8 +240,66 @@ def test_the_committed_values_are_tried_until_a_trial_has_them(start: Any) -> No
     with pytest.raises(ExpectedError, match="failed in a row"):
         start(lambda *_: [])
     study, _ = start(by_dropout)
-    (first,) = [trial for trial in study.trials if trial.user_attrs.get("note") and trial.state.name == "COMPLETE"]
-    assert first.params == COMMITTED
+    (_,) = [trial for trial in study.trials if trial.params == COMMITTED and trial.state.name == "COMPLETE"]
+    Path("params.yaml").write_text(yaml.safe_dump(COMMITTED | {"dropout": 0.2}))  # as after `dvc exp apply`
+    study, _ = start(by_dropout, epochs=22)
+    assert study.trials[-1].params == COMMITTED | {"dropout": 0.2}
+    (row,) = [row for row in read_rows(Path(f"beyond/search/{NAME}.csv")) if row["note"]]
+    assert row["dropout"] == "0.2"
+
+
+def test_two_trials_at_once_are_never_the_same(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite would give a waiting trial to both."""
+    monkeypatch.setattr(tool, "identity_of", lambda _: "same")
+    monkeypatch.setattr(tool, "experiments_in_git", dict)
+    given = Search.model_validate(STUDY | {"epochs": 40})
+    study = open_study(NAME, given)
+    for number in range(8):
+        study.enqueue_trial({"dropout": number / 20, "batch_size": 32})
+    ask, asking, ran = study.ask, threading.Lock(), []
+
+    def ask_alone(space: Any) -> Any:
+        assert asking.acquire(blocking=False)
+        time.sleep(0.02)
+        trial = ask(space)
+        asking.release()
+        return trial
+
+    def run_trial(name: str, trial: Any, *_: Any) -> Any:
+        ran.append(name)
+        trial.set_user_attr("epochs", 4)
+        return optuna.trial.TrialState.COMPLETE, 0.5
+
+    monkeypatch.setattr(study, "ask", ask_alone)
+    monkeypatch.setattr(tool, "run_trial", run_trial)
+    run_trials(NAME, study, given, jobs=4)
+    assert len(ran) == len(set(ran)) == len(study.trials) >= 10
+
+
+def test_what_an_earlier_search_left_is_not_overwritten(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its table is in git, and its database is not: as in a fresh clone."""
+    start(by_dropout)
+    table = Path(f"beyond/search/{NAME}.csv")
+    before = table.read_bytes()
+    shutil.rmtree(".search")
+    Path(".search").mkdir()
+    with pytest.raises(ExpectedError, match=r"made_up\.csv is of an earlier search, and \.search/made_up\.db is not"):
+        start(by_dropout)
+    assert table.read_bytes() == before
+    table.unlink()
+    monkeypatch.setattr(tool, "identity_of", lambda _: "same")
+    monkeypatch.setattr(tool, "experiments_in_git", lambda: {"search-made_up-2-0": [], "search-made_up-11": []})
+    with pytest.raises(ExpectedError, match="search-made_up-11 is of an earlier search; begin anew: rm -f "):
+        open_study(NAME, Search.model_validate(STUDY))
+
+
+def test_a_damaged_database_is_one_line(start: Any) -> None:
+    Path(f".search/{NAME}.db").write_bytes(b"junk" * 2000)
+    with (
+        pytest.raises(ExpectedError, match=r"^\.search/made_up\.db: .*file is not a database; .*begin anew: [^\n]*$"),
+        tool.storage_faults(NAME),
+    ):
+        start(by_dropout)
 
 
 def test_a_search_ends_where_its_code_changes_meanwhile(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,11 +336,47 @@ def test_a_range_has_its_steps(given: dict[str, Any], values: list[Any], others:
         {"dropout": {"low": 0.0, "high": 0.1, "log": True}},
         {"dropout": {"choices": [0.1]}},
         {"dropout": {"low": 0, "high": 2, "step": 0.5}},
+        {"dropout": {"low": 0.0, "high": 0.5, "step": 0.6}},
+        {"dropout": {"choices": [0.1, 0.2, 0.1]}},
     ],
 )
 def test_a_space_that_is_none_is_refused(space: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"not a range|at least|should have"):
+    with pytest.raises(ValueError, match=r"not a range|at least|should have|is there twice"):
         Search.model_validate(STUDY | {"space": space})
+
+
+@pytest.mark.parametrize(
+    ("study", "change", "message"),
+    [
+        ("keras_cnn", {"history": "history.csv"}, "history is history.csv, which no stage of train_keras_cnn writes"),
+        ("keras_cnn", {"record": "metrics/keras_cnn.json"}, "record is metrics/keras_cnn.json, which no stage of"),
+        ("keras_cnn", {"set": ["keras_cnn.epoch=12"]}, "params.yaml has no keras_cnn.epoch"),
+        ("keras_cnn", {"set": ["resnet18.epochs=2"]}, "train_keras_cnn does not depend on resnet18.epochs"),
+        ("keras_cnn", {"set": ["dropout=0.4"]}, "dropout is both in `set` and in `space`; remove one"),
+        ("keras_cnn", {"set": ["split.validation_fraction=0"]}, "split.validation_fraction is 0, so no image would"),
+        ("keras_cnn", {"space": {"seed": {"low": 1, "high": 9}}}, "seed cannot be searched, only set"),
+        ("keras_cnn", {"space": {"dropout": {"low": 0, "high": 1}}}, "dropout would be a whole number; write low and"),
+        ("keras_cnn", {"target": "train_resnet18"}, "history is metrics/history/keras_cnn.csv, which no stage of"),
+        ("resnet18", {}, "resnet18.validation is test, and a search needs resnet18.validation=held_out under `set`"),
+        ("beyond", {"set": ["validation=none"]}, "validation is none, and a search needs validation=held_out"),
+        ("beyond", {"space": {"dropout": {"low": 0.0, "high": 0.5}}}, "beyond/params.yaml has no dropout"),
+    ],
+)
+def test_a_study_that_would_mislead_is_refused(
+    study: str, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    studies = yaml.safe_load(SEARCHES.read_text())["studies"]
+    studies["resnet18"] = studies["keras_cnn"] | {
+        "target": "train_resnet18",
+        "history": "metrics/history/resnet18.csv",
+        "record": "metrics/runs/resnet18.json",
+        "set": [],
+        "space": {"resnet18.learning_rate": {"low": 0.0001, "high": 0.01, "log": True}},
+    }
+    tool.check(Search.model_validate(studies["resnet18"] | {"set": ["resnet18.validation=held_out"]}))
+    with pytest.raises(ExpectedError, match=re.escape(f"beyond/search.yaml: {message}")):
+        tool.check(Search.model_validate(studies[study] | change))
 
 
 def test_the_committed_studies_name_parameters_and_begin_with_the_committed_values(
@@ -271,6 +384,7 @@ def test_the_committed_studies_name_parameters_and_begin_with_the_committed_valu
 ) -> None:
     monkeypatch.chdir(ROOT)
     for given in tool.load_checked(SEARCHES, tool.Searches).studies.values():
+        tool.check(given)
         assert tool.fits(tool.committed_values(given), given)
         assert len(tool.identity_of(given)) == 12
     stages = tool.read(Path("dvc.yaml"))["stages"]
@@ -294,7 +408,7 @@ json.dump({"epochs": epoch, "validation": {"accuracy": given["x"]}}, open("recor
 
 def repository_of_a_training(folder: Path) -> Clone:
     """A repository with one stage, whose accuracy is its parameter, and a search of that."""
-    (folder / "beyond/search").mkdir(parents=True)
+    (folder / "beyond").mkdir(parents=True)
     outs = [{name: {"cache": False}} for name in ("history.csv", "record.json")]
     stage = {"cmd": "python train.py", "deps": ["train.py"], "params": ["x", "epochs"], "outs": outs}
     study = {
@@ -311,7 +425,6 @@ def repository_of_a_training(folder: Path) -> Clone:
     for name, content in files.items():
         (folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
     (folder / "train.py").write_text(TRAINING)
-    (folder / "beyond/search/.gitignore").write_text("*.new\n")
     clone = Clone(folder)
     for command in (
         ("git", "init"),
@@ -352,3 +465,7 @@ def test_a_killed_search_goes_on_and_its_trials_are_experiments(tmp_path: Path) 
     clone.ok("dvc", "exp", "apply", rows["2"]["experiment"])
     applied = yaml.safe_load((clone.folder / "params.yaml").read_text())
     assert applied == {"x": float(rows["2"]["x"]), "epochs": 4}
+
+    clone.ok("sh", "-c", tool.anew("small"))
+    assert clone.ok("dvc", "exp", "list", "--all-commits", "--name-only") == ""
+    assert not (clone.folder / ".search/small.db").exists()
