@@ -14,7 +14,8 @@ from torch import nn
 from beyond.recipe.augmentation import move
 from beyond.recipe.network import Network
 from beyond.recipe.settings import NetworkSettings
-from stages.common.files import unreadable, write_whole
+from stages.common.errors import ExpectedError
+from stages.common.files import write_whole
 
 BATCH = 500  # images predicted at once; nothing is learned from them
 
@@ -62,8 +63,11 @@ def load_model(path: Path, settings: NetworkSettings) -> Network:
     model = Network(settings)
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError:  # whose own words advise to run what is in the file
-        raise unreadable(path, "it is damaged, or holds more than tensors") from None
     except Exception as error:  # torch.load raises whatever its zip reader or parser meets
-        raise unreadable(path, error) from None
+        why = " ".join(str(error).split())[:200]
+        if isinstance(error, pickle.UnpicklingError):  # whose own words advise to run what is in the file
+            why = "it is damaged, or holds more than tensors"
+        raise ExpectedError(
+            f"{path} is not a model that this pipeline trained ({why}); remove it and run dvc repro beyond/dvc.yaml"
+        ) from None
     return model.eval().to(memory_format=torch.channels_last)

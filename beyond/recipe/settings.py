@@ -6,17 +6,19 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stages.common.config import Section, Seed, load_checked
-from stages.common.errors import ExpectedError
+from stages.common.errors import BadParameter, ExpectedError
 
 PARAMETERS = Path("beyond/params.yaml")
-WAY_BACK = "to put beyond/ back: git restore --staged --worktree beyond && dvc checkout --allow-missing"
+WAY_BACK = (
+    "to put beyond/params.yaml and the results back: "
+    "git restore --staged --worktree beyond/params.yaml beyond/dvc.lock beyond/metrics && dvc checkout --allow-missing"
+)
 
 
-class BadSetting(ExpectedError):
+class BadSetting(BadParameter):
     """A value in beyond/params.yaml that is not allowed; the line ends with the way back."""
 
-    def __str__(self) -> str:
-        return f"{super().__str__()}; {WAY_BACK}"
+    way_back = WAY_BACK
 
 
 class NetworkSettings(Section):

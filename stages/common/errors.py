@@ -1,9 +1,11 @@
 """Expected errors: one line for the person at the prompt, without a traceback. A bug keeps its traceback."""
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 # The fault of the machine or the user, not of the program.
@@ -26,13 +28,20 @@ class ExpectedError(Exception):
 
 
 class BadParameter(ExpectedError):
-    """A value in params.yaml that is not allowed; the line ends with the way back.
+    """A value in params.yaml that is not allowed; the line ends with the way back, which is needed in the workspace.
 
     A failed `dvc exp run -S` leaves the value in params.yaml, and the failed stage's outputs removed.
     """
 
+    way_back = WAY_BACK
+
     def __str__(self) -> str:
-        return f"{super().__str__()}; {WAY_BACK}"
+        return super().__str__() if _in_temporary_copy() else f"{super().__str__()}; {self.way_back}"
+
+
+def _in_temporary_copy() -> bool:
+    """Whether this is a run of DVC's queue or of `dvc exp run --temp`, for which DVC sets DVC_ROOT to the workspace."""
+    return (Path(os.environ.get("DVC_ROOT") or ".") / ".dvc/tmp").resolve() in Path.cwd().parents
 
 
 def run_program(name: str, main: Callable[[], None]) -> None:

@@ -52,7 +52,7 @@ def alone(name: str, main: Callable[[], None]) -> None:
         lock.acquire(timeout=WAIT_SECONDS)
     except Timeout:
         raise ExpectedError(
-            f"another process runs this stage in this folder (pgrep -af stages.{module} shows it); "
+            f"another process runs this stage in this folder (pgrep -af 'python -m .*{module}' shows it); "
             "wait until it ends, or end it"
         ) from None
     with lock:

@@ -357,3 +357,12 @@ def test_a_fault_that_the_user_can_mend_is_one_line(fault: BaseException, line: 
     with pytest.raises(SystemExit) as caught:
         ending("stage", main)
     assert caught.value.code == line  # Python prints it to standard error and ends with status 1
+
+
+def test_only_a_run_in_the_workspace_needs_a_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary copy is thrown away; DVC keeps it in the workspace's .dvc/tmp."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    for folder, ends in ((tmp_path, f"; {WAY_BACK}"), (tmp_path / ".dvc/tmp/exps/standalone/tmp1", "")):
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(folder)
+        assert str(BadParameter("dropout is 7")) == f"dropout is 7{ends}"

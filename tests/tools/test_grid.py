@@ -186,6 +186,7 @@ def test_a_failed_run_does_not_stop_the_others(
     _, ended = whole_grid
     assert ended.returncode == 1
     assert "dropout is 1.5: input should be less than 1" in ended.stdout
+    assert "git restore" not in ended.stdout
     for run in (f"{FINISHED}-seed7", f"{CUT}-seed8"):
         assert f"{run}: done" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr

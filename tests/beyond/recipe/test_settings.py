@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from beyond.recipe.settings import PARAMETERS, WAY_BACK, BadSetting, load
+from tests.support.clones import Clone
 from tests.support.stage_runs import ROOT
 
 REFUSED = [
@@ -31,3 +32,20 @@ def test_what_is_not_allowed_is_one_line_with_the_way_back(tmp_path: Path, old: 
     assert message in str(caught.value)
     assert str(caught.value).endswith(WAY_BACK)
     assert "\n" not in str(caught.value)
+
+
+def test_the_way_back_leaves_code_alone(tmp_path: Path) -> None:
+    files = {name: tmp_path / "beyond" / name for name in ("params.yaml", "dvc.lock", "metrics/ladder.md", "train.py")}
+    for file in files.values():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("committed")
+    clone = Clone(tmp_path)
+    clone.ok("git", "init", "--quiet")
+    for setting in ("user.name=A tester", "user.email=tester@example.org"):
+        clone.ok("git", "config", *setting.split("="))
+    clone.commit("all")
+    for file in files.values():
+        file.write_text("changed")
+    clone.ok("git", "add", "beyond/dvc.lock")  # as DVC does
+    clone.ok("sh", "-c", WAY_BACK.split(": ")[1].split(" && ")[0])
+    assert [file.read_text() for file in files.values()] == ["committed", "committed", "committed", "changed"]
