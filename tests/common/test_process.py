@@ -102,7 +102,7 @@ def test_a_process_that_does_not_end_by_itself_is_ended(monkeypatch: pytest.Monk
 def test_one_at_a_time_in_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "WAIT_SECONDS", 0.2)
     process = start(STAGE)
-    with pytest.raises(ExpectedError, match=r"another process runs this stage .*stages\.split"):
+    with pytest.raises(ExpectedError, match=r"another process runs this stage .*'python -m \.\*split'"):
         running.alone("split", lambda: pytest.fail("ran"))
     running.alone("plot", lambda: None)  # another stage may
     (folder / "elsewhere").mkdir()
