@@ -6,13 +6,11 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 
-from stages.cifar10.official import OFFICIAL_SHA256
-from stages.cifar10.synthetic import write_synthetic
-from tests.support.archives import Members, good_members
 from tests.support.clones import Clone, drop_own_settings, reproduce_small
 from tests.support.stage_runs import ROOT, change_parameters, process_settings, run_stage
 
@@ -20,6 +18,9 @@ from tests.support.stage_runs import ROOT, change_parameters, process_settings, 
 # four times as slow. OpenMP reads this when PyTorch is loaded, here and in the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 drop_own_settings()
+
+if TYPE_CHECKING:
+    from tests.support.archives import Members
 
 SharedFolder = Callable[[str, Callable[[Path], None]], Path]
 
@@ -59,6 +60,8 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def tiny_batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The eight files of synthetic data with 50 + 10 images; tests do not change them."""
+    from stages.cifar10.synthetic import write_synthetic  # here, as below, because a fork removes it
+
     folder = tmp_path_factory.mktemp("tiny") / "cifar-10-batches-py"
     folder.mkdir()
     write_synthetic(folder, seed=1, train_images=50, test_images=10)
@@ -68,6 +71,8 @@ def tiny_batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def official(workdir: Path, tiny_batches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of tiny files that count as the official ones in this test; the parameters ask for CIFAR-10."""
+    from stages.cifar10.official import OFFICIAL_SHA256
+
     change_parameters({"data.source": "cifar10"})
     for path in tiny_batches.iterdir():
         monkeypatch.setitem(OFFICIAL_SHA256, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
@@ -75,8 +80,10 @@ def official(workdir: Path, tiny_batches: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def members(official: Path) -> Members:
+def members(official: Path) -> "Members":
     """The members of a good archive, for a test to change."""
+    from tests.support.archives import good_members
+
     return good_members(official)
 
 

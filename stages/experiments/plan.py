@@ -19,7 +19,7 @@ from stages.common.files import Json, flat
 from stages.common.paths import EXPERIMENTS, PARAMETERS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*(?<!\.lock)")  # as git takes it for a reference
-OVERRIDE = re.compile(r"(?!seed=)[a-z0-9_.]+=.+", re.DOTALL)
+OVERRIDE = re.compile(r"(?!seed=)[A-Za-z0-9_.]+=.+", re.DOTALL)
 
 
 def parameters_of(overrides: list[str]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def render(content: Json) -> str:
     environment = templates(HERE, html=True)
     filters = (measured, part_figures, part_verdict, place, printed, share, signed, spread_of_runs)
     environment.filters |= {function.__name__: function for function in filters}
-    css = (HERE / "style.css").read_text(encoding="utf-8")
+    css = Markup((HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704  a file of ours
     page = environment.get_template("report.html.jinja").render(content, css=css, sections=sections(content))
     return page.lstrip()
 
@@ -96,6 +96,15 @@ def summary(comparison: Json) -> str:
     clauses = [f"Of the {len(results)} results that the paper prints, {joined(said)}"]
     if distances := [f"{points:.2f} points ({where})" for where, points in largest.items()]:
         clauses.append(f"the largest difference of an accuracy is {joined(distances)}")
+    for grid in comparison["grids"]:
+        full = [found for found in grid["interpretations"] if found["in_full"]]
+        whole = {one["name"]: one["distance"]["percent"] for one in full if one["cells"] == full[0]["cells"]}
+        if grid["nearest"]:
+            base = f"; {grid['base_is']}: {whole[grid['base_is']]:.2f}" if grid["base_is"] in whole else ""
+            clauses.append(
+                f"{grid['where']} is compared under the interpretation {grid['nearest']}, the nearest of {len(whole)} "
+                f"in test accuracy ({whole[grid['nearest']]:.2f} points on average{base})"
+            )
     rates = [row["interval"] for row in results if row["unit"] == "percent" and row.get("interval")]
     if rates:
         widest = max(high - low for low, high in rates) / 2
@@ -195,11 +204,20 @@ def measurements(rows: Sequence[Json]) -> list[Json]:
             "numbers": [f"{row['what']}: {printed(row['paper'], row)}" for row in alike],
             "where": where,
             "really": really,
-            "ours": list(dict.fromkeys(f"{row['ours_is']}, {row['address']}".removeprefix(", ") for row in alike)),
+            "ours": list(dict.fromkeys(f"{row['ours_is']}, {address_of(row)}".removeprefix(", ") for row in alike)),
             "also": [f"{also['what']}: {measured(also['ours'], row['unit'])}" for row in alike for also in row["also"]],
         }
         for (where, really), alike in kinds.items()
     ]
+
+
+def address_of(row: Json) -> str:
+    """Where a number of ours stands: in one file, or as the mean of several runs."""
+    if row["runs"] < 2:
+        return str(row["address"])
+    seeds = ", ".join(map(str, sorted(set(row["seeds"]))))
+    under = f" under {row['interpretation']}" if row["interpretation"] else ""
+    return f"the mean of {row['runs']} runs{under} (seeds {seeds}) of {row['address']}"
 
 
 def settings(rows: Sequence[Json], titles: Json, data: str) -> list[list[str]]:

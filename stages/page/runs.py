@@ -73,6 +73,6 @@ def machines(trained: list[Trained], titles: dict[str, str]) -> list[str]:
             versions = " ".join(f"{name}-{number}" for name, number in versions.items())
         found[one.run.model, *(str(record.get(name, "-")) for name in MACHINE), versions] += 1
     return [
-        f"{titles[model]}, {counted(count, 'run')}: {processor}, {device}, {threads} threads; {versions}"
+        f"{titles.get(model, model)}, {counted(count, 'run')}: {processor}, {device}, threads: {threads}; {versions}"
         for (model, processor, device, threads, versions), count in found.items()
     ]

@@ -135,11 +135,12 @@ class Part(Section):
 
 
 class Claim(Section):
-    """A sentence of the paper, and the rule that decides it."""
+    """A sentence of the paper, and the rule that decides it; `note` says what a reader of the verdict has to know."""
 
     id: str
     where: str
     says: str
+    note: str = ""
     needs: Literal["all", "any"] = "all"
     parts: Annotated[list[Part], Field(min_length=1)]
 
@@ -235,7 +236,8 @@ def verdicts(claims: Claims, numbers: Numbers, grids: Mapping[str, Interpretatio
                 for name in grids[table].others
                 if (estimate := under(name, part))
             ]
-        return judged | {"interpretation": ", ".join(grids[table].nearest or "" for table in sorted(tables))}
+        nearest = ", ".join(grids[table].nearest or "" for table in sorted(tables))
+        return judged | {"note": claim.note, "interpretation": nearest}
 
     return [with_interpretations(claim) for claim in claims.claims]
 
@@ -323,7 +325,7 @@ def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_s
     seeds = min(len({run.parameters["seed"] for run in group.values()}) for group in groups)
     cells = [_seeds_of_cells(part, group) for group in groups]
     fewest = min((count for group in cells for count in group), default=0)
-    says, needed = CANNOT_TELL, None
+    says, needed, leans = CANNOT_TELL, None, None
     if estimate is not None and estimate.low is not None and estimate.high is not None:
         enough = fewest >= FEWEST and not missed
         if enough and lies_in(part.supports, part.margin, estimate.low, estimate.high):
@@ -332,6 +334,7 @@ def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_s
             says = NOT_SUPPORTED
         elif not missed:
             needed = _runs_needed(part, estimate, len(cells[0]))
+            leans = "for" if lies_in(part.supports, part.margin, estimate.mean, estimate.mean) else "against"
     return {
         "what": part.what,
         **_numbers(estimate),
@@ -344,6 +347,7 @@ def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_s
         "counts": part.counts,
         "says": says,
         "runs_needed": needed,
+        "leans": leans if needed else None,
         "other_images": _other_images(part, groups, test_set),
         "others": [],  # other interpretations
     }

@@ -179,6 +179,8 @@ def claims_list(claims: list[Json]) -> str:
             )
         )
         lines += [wrap(f"   - {part['what']}: {estimate(part)}", indent=5) for part in claim["parts"]]
+        if claim["note"]:
+            lines.append(wrap(f"   - {claim['note']}", indent=5))
     return "\n".join(lines)
 
 
@@ -232,7 +234,7 @@ def what_would_tell(part: Json) -> str:
     if part["mean"] is not None and part["seeds_of_each"] < FEWEST:
         return f"; a verdict needs {FEWEST} seeds" + (" of each cell" if part["cells"] > 1 else "")
     needed = part["runs_needed"]
-    return f"; about {counted(needed, unit_of(part))} would decide" if needed else ""
+    return f"; about {counted(needed, unit_of(part))} would decide {part['leans']} it" if needed else ""
 
 
 def form_of(part: Json) -> str:

@@ -22,13 +22,17 @@ Decimals = Annotated[int, Field(ge=0)] | None  # that the paper prints; None: as
 
 
 class Paper(Section):
-    """What is reproduced; `data` and `source` name its data as people do and as metrics/dataset.json does."""
+    """What is reproduced; `data` and `source` name its data as people do and as metrics/dataset.json does.
+
+    `same_test_images` says whether the paper is known to score the test images that we score.
+    """
 
     short: str
     title: str
     by: str
     data: str
     source: str
+    same_test_images: bool = True
 
     def warning(self, source: str) -> str:
         """What results of other data are marked with, which are never compared; "" for those of the paper's data."""

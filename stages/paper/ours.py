@@ -76,7 +76,8 @@ def read_own_run(model: str) -> Run:
     """The run of `dvc repro`.
 
     Raises:
-        ExpectedError: A file of it is missing or damaged, or the model's metrics are of other data than its record.
+        ExpectedError: A file of it is missing or damaged, or the model's metrics are of other data than its record, or
+            that has no seed.
     """
     path, metrics = paths.run(model), paths.scores(model)
     record, source = read_json(path), read_json(metrics)["source"]
@@ -84,7 +85,10 @@ def read_own_run(model: str) -> Run:
         raise ExpectedError(
             f"{path} is of {record['source']} data and {metrics} of {source}; run dvc repro, which makes both anew"
         )
-    return Run(OWN, model, source, recorded_parameters(record), {})
+    parameters = recorded_parameters(record)
+    if "seed" not in parameters:
+        raise ExpectedError(f"{path} has no parameter seed; every run records one, used or not")
+    return Run(OWN, model, source, parameters, {})
 
 
 def read_collected(own: list[Run]) -> list[Run]:

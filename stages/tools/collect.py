@@ -74,7 +74,7 @@ def row_of(run: Run, commit: str) -> Json:
     lock = lock_in(commit)
     made_from = origin(lock, run.model)
     outs = {out["path"]: out["md5"] for out in lock["stages"][f"evaluate@{run.model}"]["outs"]}
-    return {
+    row = {
         "name": run.name,
         "model": run.model,
         "overrides": " ".join(run.overrides),
@@ -87,8 +87,22 @@ def row_of(run: Run, commit: str) -> Json:
         "versions": " ".join(f"{name}-{number}" for name, number in runtime["versions"].items()),
         "seconds": runtime["seconds"],
         **flat(scores),
-        **recorded_parameters(record),
     }
+    return with_parameters(row, recorded_parameters(record))
+
+
+def with_parameters(row: Json, parameters: Json) -> Json:
+    """A row, and the parameters of its run as further columns.
+
+    Raises:
+        ExpectedError: A parameter has the name of a column.
+    """
+    if taken := sorted(row.keys() & parameters.keys()):
+        raise ExpectedError(
+            f"{row['name']}: the parameter {taken[0]} has the name of a column of {RUNS}; put it into a section, as in "
+            f"{row['model']}.{taken[0]}"
+        )
+    return row | parameters
 
 
 def check_rows(rows: dict[str, Json], runs: dict[str, Run], lock: Json, source: str, experiments: Experiments) -> None:

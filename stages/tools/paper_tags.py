@@ -70,10 +70,13 @@ def tags(numbers: Numbers) -> dict[str, Files]:
 
 
 def tag_of(configuration: str, numbers: Numbers) -> str:
-    """`paper`; a cell of a grid has its own tag, because all cells have the same place in the same file."""
+    """`paper` for a model's first configuration; another one, whose numbers have the same place, has its own tag."""
     wanted = numbers.configurations[configuration]
     if not wanted.grid:
-        return "paper"
+        rows = [row.configuration for row in [*numbers.results, *numbers.curves]]
+        of_model = [name for name in rows if numbers.configurations[name].model == wanted.model]
+        first = next(name for name in of_model if not numbers.configurations[name].grid)
+        return "paper" if configuration == first else f"paper-{configuration}"
     return "-".join(["paper", wanted.grid, *(str(wanted.parameters[axis]) for axis in numbers.grids[wanted.grid].axes)])
 
 
@@ -85,7 +88,7 @@ def shown(pipeline: dict[str, Any], files: Files) -> str:
         curves = options.get("y")
         if isinstance(curves, dict) and set(curves) <= set(files):
             plots.append(plot)
-    content = {"metrics": [file for file in pipeline["metrics"] if file in files], "plots": plots}
+    content = {"metrics": [file for file in pipeline.get("metrics", []) if file in files], "plots": plots}
     shown: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     return shown
 

@@ -13,7 +13,15 @@ from stages.common.config import read
 from stages.common.errors import ExpectedError
 from stages.common.files import flat, read_json
 from stages.experiments.origin import IGNORED, Origin, md5_of, origin, same_origin
-from stages.experiments.plan import Run, all_runs, differing, load_experiments, parameters_of, recorded_parameters
+from stages.experiments.plan import (
+    Run,
+    RunGrid,
+    all_runs,
+    differing,
+    load_experiments,
+    parameters_of,
+    recorded_parameters,
+)
 from stages.experiments.table import read_runs, write_runs
 from stages.paper.claims import load_claims
 from stages.paper.numbers import load_numbers
@@ -154,6 +162,11 @@ def test_an_override_has_the_value_that_dvc_sets(tmp_path: Path, override: str, 
     apply_overrides(path, [override.replace("a=b", "'a=b'")])
     key = override.partition("=")[0]
     assert parameters_of([override])[key] == flat(read(path))[key] == value
+
+
+def test_a_parameter_may_have_capitals() -> None:
+    """As scikit-learn's have."""
+    assert RunGrid.model_validate(GRID | {"set": ["logistic.C=0.1"]}).set == ["logistic.C=0.1"]
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

@@ -136,8 +136,12 @@ def part_of(a: list[Evidence], b: list[Evidence], **part: Any) -> dict[str, Any]
 def test_more_runs_would_not_tell_where_the_mean_is_on_the_side_that_decides_nothing() -> None:
     wrong = part_of(seeds(0.79, 0.81, 0.80), seeds(0.805, 0.80, 0.81))
     assert (wrong["says"], wrong["runs_needed"]) == (CANNOT_TELL, None)
-    assert part_of(seeds(0.805, 0.80, 0.81), seeds(0.79, 0.81, 0.80))["runs_needed"] > 3
-    assert part_of(seeds(0.79, 0.81, 0.80), seeds(0.805, 0.80, 0.81), contradicts="below")["runs_needed"] > 3
+    right = part_of(seeds(0.805, 0.80, 0.81), seeds(0.79, 0.81, 0.80))
+    assert right["runs_needed"] > 3
+    assert f"about {right['runs_needed']} runs would decide for it" in estimate(right | {"others": []})
+    wrong = part_of(seeds(0.79, 0.81, 0.80), seeds(0.805, 0.80, 0.81), contradicts="below")
+    assert wrong["runs_needed"] > 3
+    assert "would decide against it" in estimate(wrong | {"others": []})
 
 
 def test_pairs_of_two_seeds_give_no_verdict_however_many_they_are() -> None:

@@ -1,6 +1,7 @@
 """metrics/comparison.md and the README's table."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,16 @@ def test_the_readme_has_six_rows_and_three_footnotes() -> None:
     ]
     assert cells[6][1:] == ["85.8 %", "81.54 %", "-4.26", "one run"]
     assert max(map(len, lines)) <= 100
+
+
+def test_other_test_images_are_said() -> None:
+    text = comparison_text()
+    assert "The paper and we score the same test images" in " ".join(text.split())
+    numbers = Path("data/paper/numbers.yaml")
+    numbers.write_text(numbers.read_text().replace("paper:\n", "paper:\n  same_test_images: false\n", 1))
+    text = " ".join(comparison_text().split())
+    assert "The paper's test images are not known to be ours" in text
+    assert "score the same test images" not in text
 
 
 def test_the_legend_has_values_as_params_yaml_writes_them() -> None:

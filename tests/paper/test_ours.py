@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.common.errors import ExpectedError
-from stages.common.files import read_json
+from stages.common.files import read_json, write_json
 from stages.experiments.table import write_runs
 from stages.paper.ours import Run, look_up, look_up_json, read_curves
 from tests.support.made_up_results import (
@@ -98,3 +98,14 @@ def test_images_that_are_trained_on() -> None:
     held_out = {"resnet18.validation": "held_out", "split.validation_fraction": 0.1}
     assert training_images("resnet18", held_out) == 45_000
     assert training_images("resnet18", held_out | {"resnet18.validation": "test"}) == 50_000
+
+
+def test_a_record_without_a_seed_is_refused() -> None:
+    path = Path("metrics/runs/keras_cnn.json")
+    record = read_json(path)
+    del record["parameters"]["seed"]
+    write_json(path, record)
+    with pytest.raises(
+        ExpectedError, match=r"metrics/runs/keras_cnn\.json has no parameter seed; every run records one"
+    ):
+        compared()

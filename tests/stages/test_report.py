@@ -18,6 +18,7 @@ from stages.common.paths import REPORT
 from stages.page.render import SECTIONS
 from tests.support.browser import PROGRAMS, Browser, chromium
 from tests.support.made_up_results import add_seeds, change_json, write_results
+from tests.support.stage_runs import ROOT
 
 LARGEST = 1_500_000  # bytes
 SYNTHETIC = dict.fromkeys(("dataset", "keras_cnn", "resnet18"), "synthetic")
@@ -171,6 +172,7 @@ def test_it_needs_nothing_but_itself(page: Page) -> None:
         assert "url(" not in value.replace("url(#", ""), (tag, name, value)
     assert "script" not in page.elements
     style = REPORT.read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
+    assert (ROOT / "stages/page/style.css").read_text(encoding="utf-8") in style  # and not escaped
     assert "@import" not in style
     assert "url(" not in style
     policy = next(element for element in page.elements["meta"] if element.get("http-equiv"))

@@ -100,3 +100,23 @@ def test_the_figures_are_in_it_whole() -> None:
     files = tags(load_numbers(ROOT / "data/paper/numbers.yaml"))["paper"]
     assert files["metrics/history/keras_cnn.csv"] == (ROOT / "data/paper/figure1_keras_cnn.csv").read_text()
     assert files["metrics/history/resnet18.csv"] == (ROOT / "data/paper/figure2_resnet18.csv").read_text()
+
+
+def test_another_configuration_of_a_model_has_its_own_tag() -> None:
+    """Its numbers have the same place as the first one's."""
+    numbers = load_numbers(ROOT / "data/paper/numbers.yaml")
+    other = numbers.configurations["resnet18_table1"].model_copy(update={"parameters": {"resnet18.epochs": 50}})
+    row = next(row for row in numbers.results if row.id == "T1.resnet.acc")
+    found = numbers.model_copy(
+        update={
+            "configurations": numbers.configurations | {"longer": other},
+            "results": [*numbers.results, row.model_copy(update={"configuration": "longer", "value": 90.0})],
+        }
+    )
+    before, after = tags(numbers), tags(found)
+    assert json.loads(after.pop("paper-longer")["metrics/resnet18.json"]) == {"test_augmented": {"accuracy": 0.9}}
+    assert after == before
+
+
+def test_a_pipeline_may_have_no_metrics() -> None:
+    assert shown({"stages": {}}, {"b.json": "{}"}) == "metrics: []\nplots: []\n"
