@@ -215,8 +215,8 @@ def draw(rungs: list[Rung], references: list[Reference], points: list[Point], so
     axes.grid(visible=True)
     axes.set_xscale("log")
     for kind, inside, label in (
-        ("augmented", BLUE, "this pipeline (bars: ± standard deviation)"),
-        ("plain", "white", "the same, without test-time augmentation"),
+        ("augmented", BLUE, "our small network (± standard deviation)"),
+        ("plain", "white", "without test-time augmentation"),
     ):
         for rung in rungs:
             values = 100 * np.array(rung.accuracies[kind])
@@ -235,8 +235,8 @@ def draw(rungs: list[Rung], references: list[Reference], points: list[Point], so
     named = [(one.title, one.pflop, one.accuracy) for one in references]
     published = [(one.name, one.pflop, one.accuracy) for one in points]
     for group, colour, marker, label in (
-        (named, RED, "s", "the paper's models, as reproduced here"),
-        (published, GREEN, "^", "published by others"),
+        (named, RED, "s", "the paper's models, reproduced"),
+        (published, GREEN, "^", "others, as they count"),
     ):
         for name, cost, value in group:
             first = label if name == group[0][0] else None

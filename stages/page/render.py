@@ -94,8 +94,6 @@ def summary(comparison: Json) -> str:
         if all(row["difference"] is not None for row in rows)
     }
     clauses = [f"Of the {len(results)} results that the paper prints, {joined(said)}"]
-    if distances := [f"{points:.2f} points ({where})" for where, points in largest.items()]:
-        clauses.append(f"the largest difference of an accuracy is {joined(distances)}")
     for grid in comparison["grids"]:
         full = [found for found in grid["interpretations"] if found["in_full"]]
         whole = {one["name"]: one["distance"]["percent"] for one in full if one["cells"] == full[0]["cells"]}
@@ -105,6 +103,8 @@ def summary(comparison: Json) -> str:
                 f"{grid['where']} is compared under the interpretation {grid['nearest']}, the nearest of {len(whole)} "
                 f"in test accuracy ({whole[grid['nearest']]:.2f} points on average{base})"
             )
+    if distances := [f"{points:.2f} points ({where})" for where, points in largest.items()]:
+        clauses.append(f"the largest difference of an accuracy is {joined(distances)}")
     rates = [row["interval"] for row in results if row["unit"] == "percent" and row.get("interval")]
     if rates:
         widest = max(high - low for low, high in rates) / 2
