@@ -112,7 +112,7 @@ def test_so_is_that_of_the_second_pipeline(head: Clone) -> None:
         if not (head.folder / results).exists():
             assert faults.pop(name) == ["not in dvc.lock"]
     assert not faults, message(faults, "beyond/dvc.yaml")
-    # Declared metrics of it would be the first 19 lines of `dvc metrics diff paper`, and columns of every `dvc exp show`.
+    # Declared metrics of it would come first in `dvc metrics diff paper`, and be columns of every `dvc exp show`.
     assert "metrics" not in load_yaml(head.folder / "beyond/dvc.yaml")
 
 
