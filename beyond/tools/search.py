@@ -225,7 +225,7 @@ def check(search: Search) -> None:
             parameter's kind; or the test set would choose.
     """
     _, stages = stages_of(search)
-    written = sorted(set().union(*(outs_of(stage) for stage in stages.values())))
+    written = set().union(*(outs_of(stage) for stage in stages.values()))
     for key in ("history", "record"):
         if (file := getattr(search, key)) not in written:
             raise ExpectedError(f"{SEARCHES}: {key} is {file}, which no stage of {search.target} writes")
@@ -572,8 +572,9 @@ def report(name: str, study: optuna.Study, search: Search) -> None:
         say(f"{results(name)} has all trials")
         best = study.best_trial
         say(f"best: {best.user_attrs['experiment']}, validation accuracy {best.value}: {values_of(best)}")
+        committed = committed_values(search)
         for trial in complete:
-            if values_of(trial) == committed_values(search):
+            if values_of(trial) == committed:
                 say(f"{COMMITTED}: {trial.user_attrs['experiment']}, validation accuracy {trial.value}")
         say(f"dvc exp apply {best.user_attrs['experiment']} takes it over")
 

@@ -94,15 +94,14 @@ def summary(comparison: Json) -> str:
         if all(row["difference"] is not None for row in rows)
     }
     clauses = [f"Of the {len(results)} results that the paper prints, {joined(said)}"]
-    for grid in comparison["grids"]:
+    for grid in (grid for grid in comparison["grids"] if grid["nearest"]):
         full = [found for found in grid["interpretations"] if found["in_full"]]
         whole = {one["name"]: one["distance"]["percent"] for one in full if one["cells"] == full[0]["cells"]}
-        if grid["nearest"]:
-            base = f"; {grid['base_is']}: {whole[grid['base_is']]:.2f}" if grid["base_is"] in whole else ""
-            clauses.append(
-                f"{grid['where']} is compared under the interpretation {grid['nearest']}, the nearest of {len(whole)} "
-                f"in test accuracy ({whole[grid['nearest']]:.2f} points on average{base})"
-            )
+        base = f"; {grid['base_is']}: {whole[grid['base_is']]:.2f}" if grid["base_is"] in whole else ""
+        clauses.append(
+            f"{grid['where']} is compared under the interpretation {grid['nearest']}, the nearest of {len(whole)} "
+            f"in test accuracy ({whole[grid['nearest']]:.2f} points on average{base})"
+        )
     if distances := [f"{points:.2f} points ({where})" for where, points in largest.items()]:
         clauses.append(f"the largest difference of an accuracy is {joined(distances)}")
     rates = [row["interval"] for row in results if row["unit"] == "percent" and row.get("interval")]
