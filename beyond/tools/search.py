@@ -454,8 +454,10 @@ def run_trial(
     """Run a trial; return how it ended, and the objective.
 
     After each epoch but the last, the pruner is told the highest validation accuracy so far: a single epoch says
-    little, and the weights of the best one are kept.
+    little, and the weights of the best one are kept. The trial with the committed values is never ended: what was found
+    is compared with it.
     """
+    baseline = {key: short(value) for key, value in trial.params.items()} == committed_values(search)
     overrides = [*search.set, *(f"{key}={json.dumps(short(value))}" for key, value in trial.params.items())]
     options = [part for override in overrides for part in ("-S", f"{search.parameters}:{override}")]
     command = ["exp", "run", "--temp", "--name", name, *options, search.target]
@@ -468,7 +470,7 @@ def run_trial(
             reported.append(accuracy)
             trial.report(max(reported), epoch)
             trial.set_user_attr("epochs", epoch)
-            if trial.should_prune() and not LAST_EPOCH.match(line):
+            if trial.should_prune() and not baseline and not LAST_EPOCH.match(line):
                 pruned.set()
                 os.killpg(process.pid, signal.SIGINT)
                 return True

@@ -196,6 +196,20 @@ def test_the_pruner_is_told_the_highest_accuracy_so_far_and_asked_before_the_las
     assert study.trials[-1].state.name == "PRUNED"
 
 
+def test_the_trial_with_the_committed_values_is_never_ended(start: Any) -> None:
+    """Another search may begin with better ones: what was found would have nothing to compare with."""
+
+    def committed_is_worst(number: int, values: dict[str, Any]) -> list[float]:
+        return [0.1 if values == COMMITTED else 0.5 - values["dropout"]] * 4
+
+    study, _ = start(committed_is_worst, pruner={"kind": "median", "after": 1}, epochs=60)
+    assert "PRUNED" in {trial.state.name for trial in study.trials}
+    study.enqueue_trial(COMMITTED)
+    study, _ = start(committed_is_worst, pruner={"kind": "median", "after": 1}, epochs=70)
+    last = [trial for trial in study.trials if trial.params == COMMITTED][-1]
+    assert (last.number > 5, last.state.name) == (True, "COMPLETE")
+
+
 def test_trials_that_all_fail_end_the_search(start: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ExpectedError, match="3 trials of made_up failed in a row"):
         start(lambda *_: [])
