@@ -1,4 +1,4 @@
-"""metrics/runs.csv, a row for each collected run."""
+"""metrics/runs.csv, a row for each collected run, and tables like it."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ from stages.common.paths import RUNS
 NEVER_EMPTY = ("name", "model", "source", "code", "data")
 
 
-def read_runs(path: Path = RUNS) -> list[Json]:
-    """The rows of metrics/runs.csv, one run each. Empty fields are left out, and JSON values are parsed.
+def read_runs(path: Path = RUNS, never_empty: tuple[str, ...] = NEVER_EMPTY) -> list[Json]:
+    """The rows of metrics/runs.csv, or a table like it, one run each. Empty fields are left out, and JSON values are parsed.
 
     Raises:
         ExpectedError: The file is missing, or a row is not whole.
@@ -20,7 +20,7 @@ def read_runs(path: Path = RUNS) -> list[Json]:
     rows = read_rows(path)
     for number, row in enumerate(rows, start=2):
         # Fields beyond the header come under None, and missing ones are None.
-        if None in row or None in row.values() or not all(map(row.get, NEVER_EMPTY)):
+        if None in row or None in row.values() or not all(map(row.get, never_empty)):
             raise ExpectedError(f"{path}: line {number} is incomplete; correct it, or git restore {path}")
     return [{name: _value(text) for name, text in row.items() if text} for row in rows]
 

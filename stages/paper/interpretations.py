@@ -15,7 +15,8 @@ NOT_SAID = object()
 class Interpretations:
     """The runs of a grid's cells, by what they have differently from the grid's base.
 
-    An interpretation has its name in experiments.yaml, or is spelled out; shorter runs add what makes them shorter.
+    Only those that experiments.yaml names count: a run that differs in something else, such as a search's best learning
+    rate, does not interpret the paper. Shorter runs add to the name what makes them shorter.
     """
 
     def __init__(self, grid: Grid, numbers: Numbers, runs: list[Run], named: dict[str, list[str]]) -> None:
@@ -36,8 +37,10 @@ class Interpretations:
                 continue
             changed = self.changed(run)
             shorter = {key: changed.pop(key) for key in grid.in_full if key in changed}
-            found = next((name for name, changes in known.items() if changes == changed), spelled(changed))
+            found = next((name for name, changes in known.items() if changes == changed), None)
             name = found if changed else grid.base_is
+            if name is None:
+                continue
             self.legend[name] = changed
             if shorter:
                 name += f" ({spelled({key.rpartition('.')[2]: value for key, value in shorter.items()})})"

@@ -423,7 +423,7 @@ def test_each_cell_needs_three_seeds_and_the_other_interpretations_stand_beside(
     rows += [collected(128, dropout, 0.8 - dropout / 10) for dropout in (0.3, 0.4)]  # as Table 1
     write_runs(rows)
     claim = compared("claims")["more_dropout"]
-    assert claim["interpretation"] == "keras_cnn.convolutions_per_block=2"
+    assert claim["interpretation"] == "depth2"
     part = claim["parts"][0]
     assert part["low"] > 0
     assert (part["runs"], part["seeds"], part["cells"], part["seeds_of_each"]) == (4, 3, 2, 1)

@@ -45,16 +45,16 @@ def test_of_interpretations_with_as_many_cells_the_nearest_answers() -> None:
     near, far = [0.85, 0.86, 0.84, 0.85], [0.80, 0.80, 0.80, 0.80]
     write_runs(cells(far, **FLIPS) + cells(near, **UNIFORM))
     rows = compared()
-    assert rows["T2.128-0.4.acc"]["interpretation"] == "keras_cnn.dropout_profile=uniform"
+    assert rows["T2.128-0.4.acc"]["interpretation"] == "uniform"
     (grid,) = compared("grids").values()
-    assert names(grid) == ["keras_cnn.dropout_profile=uniform", "flip", "as Table 1"]  # experiments.yaml names one
-    assert grid["legend"] == {"as Table 1": {}, "flip": FLIPS, "keras_cnn.dropout_profile=uniform": UNIFORM}
+    assert names(grid) == ["uniform", "flip", "as Table 1"]
+    assert grid["legend"] == {"as Table 1": {}, "flip": FLIPS, "uniform": UNIFORM}
     # |85-85.2|, |86-85.8|, |84-84.5|, |85-85.1|, and |0.15-0.477|, |0.14-0.467|, |0.16-0.493|, |0.15-0.482|
     assert grid["interpretations"][0]["distance"] == {"percent": 0.25, "nats": 0.32975}
     shown = " ".join(comparison_text().split())
-    assert "(4 of 4), the nearest is `keras_cnn.dropout_profile=uniform`**: 0.25 points and 0.330 nats" in shown
+    assert "(4 of 4), the nearest is `uniform`**: 0.25 points and 0.330 nats" in shown
     assert "The test set chose the nearest interpretation" in shown
-    assert "is 86.00 % (`keras_cnn.dropout_profile=uniform`), which reaches the paper's 85.8 %." in shown
+    assert "is 86.00 % (`uniform`), which reaches the paper's 85.8 %." in shown
 
 
 def test_a_short_run_ranks_and_answers_nothing() -> None:
@@ -97,3 +97,11 @@ def test_the_highest_accuracy_is_a_run_s_and_not_a_mean() -> None:
     assert "The highest test accuracy of all runs is 87.00 % (`as Table 1`), which reaches" in " ".join(
         comparison_text().split()
     )
+
+
+def test_a_run_that_differs_in_what_no_interpretation_names_is_none() -> None:
+    searched = {"keras_cnn.learning_rate": 0.002}
+    write_runs(cells([0.86] * 4, **searched) + cells([0.86] * 4, **FLIPS, **searched))
+    (grid,) = compared("grids").values()
+    assert names(grid) == ["as Table 1"]
+    assert grid["highest"]["ours"] < 86

@@ -142,7 +142,8 @@ def _make_results(sources: dict[str, str]) -> None:
     parameters = {**PARAMETERS["keras_cnn"], **PARAMETERS["resnet18"], "split": SPLIT}
     Path("params.yaml").write_text(yaml.safe_dump(parameters))
     Path("experiments.yaml").write_text(
-        "interpretations: {flip: [keras_cnn.augmentation=flip]}\ngrids: {}\nsame_results: {}\n"
+        "interpretations:\n  flip: [keras_cnn.augmentation=flip]\n  uniform: [keras_cnn.dropout_profile=uniform]\n"
+        "  depth2: [keras_cnn.convolutions_per_block=2]\ngrids: {}\nsame_results: {}\n"
     )
     write_runs([])
     settle()
