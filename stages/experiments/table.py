@@ -12,7 +12,7 @@ NEVER_EMPTY = ("name", "model", "source", "code", "data")
 
 
 def read_runs(path: Path = RUNS, never_empty: tuple[str, ...] = NEVER_EMPTY) -> list[Json]:
-    """The rows of metrics/runs.csv, or a table like it, one run each. Empty fields are left out, and JSON values are parsed.
+    """The rows of metrics/runs.csv, or a table like it. Empty fields are left out, and JSON values are parsed.
 
     Raises:
         ExpectedError: The file is missing, or a row is not whole.

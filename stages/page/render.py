@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from matplotlib.image import imsave
 
 from stages.common.files import Json
+from stages.paper.claims import CANNOT_TELL
 from stages.paper.markdown import (
     DIGITS,
     finding,
@@ -26,6 +27,7 @@ from stages.paper.markdown import (
     what_would_tell,
 )
 from stages.paper.rows import shown
+from stages.paper.statistics import FEWEST
 
 SECTIONS = {
     "reproduced": "What was reproduced",
@@ -109,9 +111,22 @@ def summary(comparison: Json) -> str:
         widest = max(high - low for low, high in rates) / 2
         clauses.append(f"the widest interval of an accuracy is ±{widest:.2f} points")
     if verdicts := Counter(claim["verdict"] for claim in found):
-        counts = joined([f"{count} {verdict}" for verdict, count in verdicts.items()])
-        clauses.append(f"and the verdicts on its {len(found)} claims are: {counts}")
+        why = Counter(undecided(claim) for claim in found if claim["verdict"] == CANNOT_TELL)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in why.items())
+        counts = [
+            f"{count} {verdict}" + (f" ({reasons})" if verdict == CANNOT_TELL else "")
+            for verdict, count in verdicts.items()
+        ]
+        clauses.append(f"and the verdicts on its {len(found)} claims are: {joined(counts)}")
     return "; ".join(clauses) + "."
+
+
+def undecided(claim: Json) -> str:
+    """Why there is no verdict on a claim."""
+    parts = [part for part in claim["parts"] if part["counts"] and part["says"] == CANNOT_TELL]
+    if any(part["mean"] is None and not part["missed"] for part in parts):
+        return "not measured yet"
+    return f"with fewer than {FEWEST} seeds" if any(part["seeds_of_each"] < FEWEST for part in parts) else "undecided"
 
 
 def by_place(rows: Sequence[Json]) -> dict[str, list[Json]]:

@@ -109,6 +109,12 @@ class Value(Section):
         return None if epochs is None or of_epoch is None else epochs * of_epoch
 
     @property
+    def unit(self) -> str:
+        """Points (hundredths) for accuracies, which papers print in percent; none for losses and other scores."""
+        accuracy = self.gap == "accuracy" or (self.score or "").rpartition(".")[2] == "accuracy"
+        return "points" if accuracy or self.accuracy_after is not None or self.dip_at is not None else ""
+
+    @property
     def goal(self) -> float:
         """The validation accuracy that a run has to reach; infinite where the value is not about reaching one."""
         goals = (self.epochs_to, self.steps_to, self.seconds_to)
@@ -302,7 +308,7 @@ def judge(claim: Claim, runs_of: Callable[[str], Sequence[Evidence]], test_set: 
         test_set: What the runs' predictions are of.
 
     Returns:
-        The claim with its `verdict`, and for each part the estimate (in the value's own unit), what it says, about how
+        The claim with its `verdict`, and for each part the estimate (accuracies as shares), what it says, about how
         many runs or pairs would decide, and the interval for `other_images` where predictions are kept.
     """
     parts = [_judge_part(part, runs_of, test_set) for part in claim.parts]
@@ -343,7 +349,8 @@ def _judge_part(part: Part, runs_of: Callable[[str], Sequence[Evidence]], test_s
         "seeds_of_each": fewest,
         "missed": missed,
         "paired": bool(part.paired_by),
-        "decimals": 1 if part.value.goal < math.inf else 4,  # of epochs, steps and seconds; of shares and losses
+        "unit": part.value.unit,
+        "decimals": 1 if part.value.goal < math.inf else 2 if part.value.unit else 4,
         "counts": part.counts,
         "says": says,
         "runs_needed": needed,

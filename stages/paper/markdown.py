@@ -194,28 +194,35 @@ def part_figures(part: Json) -> str:
     """The mean of a part of a claim, its interval over runs and for other images, and how many runs are behind it."""
     if part["mean"] is None:
         return "no value" if part["missed"] else "not measured yet"
-    form = form_of(part)
     runs = runs_of(part)
     if part["low"] is None:
-        return f"{part['mean']:{form}} ({runs}, no interval)"
-    text = f"{mean_and_interval(part, form)} ({runs})"
+        return f"{mean_and_ends(part, part)} ({runs}, no interval)"
+    text = f"{mean_and_ends(part, part)} ({runs})"
     if other := part["other_images"]:
-        of_these = counted(other["runs"], unit_of(part))
-        text += f"; for other images too, from {other['low']:{form}} to {other['high']:{form}} ({of_these})"
+        text += f"; for other images too, {ends(other, part)} ({counted(other['runs'], pair_or_run(part))})"
     return text
 
 
-def mean_and_interval(estimate: Json, form: str) -> str:
-    if estimate["low"] is None:
-        return f"{estimate['mean']:{form}}"
-    return f"{estimate['mean']:{form}}, from {estimate['low']:{form}} to {estimate['high']:{form}}"
+def mean_and_ends(estimate: Json, part: Json) -> str:
+    """An estimate of a part's value, in the part's unit, with the interval that it may have."""
+    mean = f"{number_of(estimate['mean'], part)} {part['unit']}".rstrip()
+    return mean if estimate["low"] is None else f"{mean}, {ends(estimate, part)}"
+
+
+def ends(estimate: Json, part: Json) -> str:
+    return f"from {number_of(estimate['low'], part)} to {number_of(estimate['high'], part)}"
+
+
+def number_of(value: float, part: Json) -> str:
+    scale = 100 if part["unit"] == "points" else 1
+    return f"{scale * value:+,.{part['decimals']}f}"
 
 
 def under_others(part: Json) -> str:
     """What a part of a claim on a table has under the other interpretations, which do not count."""
     others = [
-        f"; under “{found['interpretation']}”: {mean_and_interval(found, form_of(part))} "
-        f"({counted(found['runs'], unit_of(part))})"
+        f"; under “{found['interpretation']}”: {mean_and_ends(found, part)} "
+        f"({counted(found['runs'], pair_or_run(part))})"
         for found in part["others"]
     ]
     return "".join(others)
@@ -224,7 +231,7 @@ def under_others(part: Json) -> str:
 def runs_of(part: Json) -> str:
     """How many runs or pairs a part of a claim rests on, and of how many seeds where that is another number."""
     seeds = "" if part["seeds"] == part["runs"] else f" of {counted(part['seeds'], 'seed')}"
-    return counted(part["runs"], unit_of(part)) + seeds
+    return counted(part["runs"], pair_or_run(part)) + seeds
 
 
 def what_would_tell(part: Json) -> str:
@@ -234,15 +241,10 @@ def what_would_tell(part: Json) -> str:
     if part["mean"] is not None and part["seeds_of_each"] < FEWEST:
         return f"; a verdict needs {FEWEST} seeds" + (" of each cell" if part["cells"] > 1 else "")
     needed = part["runs_needed"]
-    return f"; about {counted(needed, unit_of(part))} would decide {part['leans']} it" if needed else ""
+    return f"; about {counted(needed, pair_or_run(part))} would decide {part['leans']} it" if needed else ""
 
 
-def form_of(part: Json) -> str:
-    """How a part's numbers are written."""
-    return f"+,.{part['decimals']}f"
-
-
-def unit_of(part: Json) -> str:
+def pair_or_run(part: Json) -> str:
     return "pair" if part["paired"] else "run"
 
 

@@ -281,6 +281,23 @@ def test_a_run_s_values(value: dict[str, Any], expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "unit"),
+    [
+        ({"score": "test.accuracy"}, "points"),
+        ({"score": "test.f1_macro"}, ""),
+        ({"score": "test.loss"}, ""),
+        ({"gap": "accuracy"}, "points"),
+        ({"gap": "loss"}, ""),
+        ({"accuracy_after": 1}, "points"),
+        ({"dip_at": 10}, "points"),
+        ({"epochs_to": 0.75}, ""),
+    ],
+)
+def test_accuracies_are_in_points(value: dict[str, Any], unit: str) -> None:
+    assert Value(**value).unit == unit
+
+
+@pytest.mark.parametrize(
     ("model", "parameters", "expected"),
     [
         ("keras_cnn", {"batch_size": 64, "split.validation_fraction": 0.2}, 625),
@@ -427,12 +444,13 @@ def test_each_cell_needs_three_seeds_and_the_other_interpretations_stand_beside(
     part = claim["parts"][0]
     assert part["low"] > 0
     assert (part["runs"], part["seeds"], part["cells"], part["seeds_of_each"]) == (4, 3, 2, 1)
-    assert [part["decimals"] for part in compared("claims")["larger_batch"]["parts"]] == [1, 1, 1, 4]
+    parts = compared("claims")["larger_batch"]["parts"]
+    assert [(part["unit"], part["decimals"]) for part in parts] == [("", 1), ("", 1), ("", 1), ("points", 2)]
     assert part["says"] == CANNOT_TELL
     (other,) = part["others"]
     assert (other["interpretation"], other["runs"], other["mean"]) == ("as Table 1", 1, pytest.approx(-0.01))
     said = " ".join(Path("metrics/comparison.md").read_text().split())
-    assert "a verdict needs 3 seeds of each cell; under “as Table 1”: -0.0100 (1 pair)" in said
+    assert "a verdict needs 3 seeds of each cell; under “as Table 1”: -1.00 points (1 pair)" in said
 
     write_runs(
         rows + [collected(128, d, a + s / 1e4, s, **depth) for d, a in ((0.3, 0.85), (0.4, 0.87)) for s in (1, 2)]

@@ -98,14 +98,14 @@ def test_the_text_follows_from_the_json_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decimals", "ends", "text"),
+    ("unit", "decimals", "ends", "text"),
     [
-        (1, (-0.5, -6.87, 5.83), "-0.5, from -6.9 to +5.8 (2 pairs)"),
-        (4, (0.01, -0.02, 0.04), "+0.0100, from -0.0200 to +0.0400"),
-        (4, (-0.98, -1.12, -0.84), "-0.9800, from -1.1200 to -0.8400"),
+        ("", 1, (-0.5, -6.87, 5.83), "-0.5, from -6.9 to +5.8 (2 pairs)"),
+        ("points", 2, (0.01, -0.02, 0.04), "+1.00 points, from -2.00 to +4.00 (2 pairs)"),
+        ("", 4, (-0.98, -1.12, -0.84), "-0.9800, from -1.1200 to -0.8400"),
     ],
 )
-def test_epochs_have_one_decimal_and_shares_four(decimals: int, ends: tuple[float, ...], text: str) -> None:
+def test_accuracies_are_in_points(unit: str, decimals: int, ends: tuple[float, ...], text: str) -> None:
     part = dict(zip(("mean", "low", "high"), ends, strict=True)) | {"runs": 2, "paired": True, "counts": True}
-    part |= {"seeds": 2, "cells": 1, "seeds_of_each": 2, "missed": 0, "decimals": decimals}
+    part |= {"seeds": 2, "cells": 1, "seeds_of_each": 2, "missed": 0, "unit": unit, "decimals": decimals}
     assert estimate(part | {"other_images": None, "others": [], "runs_needed": None}).startswith(text)

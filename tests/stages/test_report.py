@@ -15,7 +15,7 @@ from stages.common import paths
 from stages.common.errors import ExpectedError
 from stages.common.files import read_json
 from stages.common.paths import REPORT
-from stages.page.render import SECTIONS
+from stages.page.render import SECTIONS, undecided
 from tests.support.browser import PROGRAMS, Browser, chromium
 from tests.support.made_up_results import add_seeds, change_json, write_results
 from tests.support.stage_runs import ROOT
@@ -134,12 +134,29 @@ def test_one_sentence_counts_what_was_reproduced(page: Page) -> None:
     assert f"{outside} lie outside it" in page.sections["reproduced"]
 
 
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ([{"mean": 0.1, "seeds_of_each": 5}], "undecided"),
+        ([{"mean": 0.1, "seeds_of_each": 5}, {"mean": 0.1, "seeds_of_each": 2}], "with fewer than 3 seeds"),
+        ([{"mean": 0.1, "seeds_of_each": 2}, {"mean": None, "seeds_of_each": 0}], "not measured yet"),
+        ([{"mean": None, "seeds_of_each": 3, "missed": 1}], "undecided"),  # runs never reached what they had to
+        ([{"mean": 0.1, "seeds_of_each": 5}, {"mean": None, "seeds_of_each": 0, "counts": False}], "undecided"),
+        ([{"mean": 0.1, "seeds_of_each": 5}, {"mean": 0.1, "seeds_of_each": 2, "says": "supported"}], "undecided"),
+    ],
+)
+def test_it_says_why_a_claim_has_no_verdict(parts: list[dict[str, Any]], why: str) -> None:
+    common = {"counts": True, "says": "cannot tell", "missed": 0}
+    assert undecided({"parts": [common | part for part in parts]}) == why
+
+
 def test_a_single_run_has_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_results()
     page = write_page()
     assert "one run" in page.sections["tables"]
     assert " to " not in page.sections["tables"]
+    assert re.search(r"claims are: 9 cannot tell \(.*\d not measured yet", page.sections["reproduced"])
     said = "8 stand beside a single run of ours (too few for an interval) and 6 are not answered by any run"
     assert said in page.sections["reproduced"]
 
