@@ -8,7 +8,7 @@
 #                   CLUSTER=host:port runs them on several machines (docs/scale.md); MIXED=1 on any processor
 #   make cluster-head                 start a cluster of machines for the grid; Ctrl-C ends it
 #   make cluster-join HEAD=host:port  let this machine run runs of that cluster; Ctrl-C leaves it
-#   make collect    experiments that were made here, or pulled, into metrics/runs.csv and the comparison
+#   make collect    experiments that were made here, or pulled, into metrics/runs.csv and the pages
 #   make beyond     the second pipeline: the missing runs of beyond/experiments.yaml, collected in beyond/runs; hours
 #                   LADDER='ladder-0.03-*' chooses them by name
 #   make search     a hyperparameter search with Optuna; STUDY=<name in beyond/search.yaml>, JOBS=2; hours
@@ -110,6 +110,7 @@ grid: committed $(if $(CLUSTER),$(READY_CLUSTER),$(READY))
 	$(DVC) repro --single-item compare
 	$(DVC) repro --single-item plot
 	$(DVC) repro --single-item report
+	$(DVC) repro --single-item beyond/dvc.yaml:confirm
 
 cluster-head: committed $(READY_CLUSTER)
 	python -m stages.tools.cluster head $(if $(PORT),--port $(PORT))
@@ -123,6 +124,7 @@ collect: committed $(READY)
 	$(DVC) repro --single-item compare
 	$(DVC) repro --single-item plot
 	$(DVC) repro --single-item report
+	$(DVC) repro --single-item beyond/dvc.yaml:confirm
 
 beyond: committed $(READY)
 	$(DVC) repro split
@@ -133,6 +135,7 @@ STUDY ?= keras_cnn
 search: committed $(READY)
 	$(DVC) repro split
 	python -m beyond.tools.search '$(STUDY)' $(if $(JOBS),--jobs $(JOBS))
+	$(DVC) repro --single-item beyond/dvc.yaml:confirm
 
 paper-ref: committed $(READY)
 	@python -m stages.tools.paper_tags

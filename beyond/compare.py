@@ -23,6 +23,7 @@ from beyond.ladder.plan import (
     TABLE,
     Ladder,
     all_runs,
+    collected_rows,
     label_of,
     load_ladder,
     predictions_file,
@@ -35,7 +36,6 @@ from stages.common.files import Json, read_arrays, read_json
 from stages.common.process import run_stage
 from stages.experiments.plan import recorded_parameters
 from stages.experiments.predictions import read_predictions
-from stages.experiments.table import read_runs
 from stages.figures.style import BLUE, GREEN, GREY, RED, STYLE, new_figure
 from stages.page.cost import training_operations
 from stages.paper.markdown import table
@@ -94,7 +94,8 @@ class Rung(NamedTuple):
 def main() -> None:
     ladder, published = load_ladder(), load_checked(PUBLISHED, Published)
     references, source = read_references()
-    rungs = read_rungs(read_runs(TABLE), source, read_arrays(paths.predictions(TEST_LABELS))["labels"])
+    rows = [*collected_rows(all_runs(ladder)).values()]
+    rungs = read_rungs(rows, source, read_arrays(paths.predictions(TEST_LABELS))["labels"])
 
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(render(ladder, rungs, references, published.points, source), encoding="utf-8")

@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 from beyond.recipe.settings import PARAMETERS, Settings
 from stages.common.config import Section, Seed, load_checked, read
 from stages.common.errors import ExpectedError
+from stages.common.files import Json
 from stages.common.paths import LOCK
 from stages.experiments.origin import Origin, md5_of, short_hash
 from stages.experiments.plan import Overrides, parameters_of
+from stages.experiments.table import read_runs
 
 EXPERIMENTS = Path("beyond/experiments.yaml")
 PIPELINE = Path("beyond/dvc.yaml")
@@ -81,6 +83,19 @@ def all_runs(ladder: Ladder) -> dict[str, Run]:
         for seed in ladder.seeds
     ]
     return {run.name: run for run in runs}
+
+
+def collected_rows(runs: dict[str, Run]) -> dict[str, Json]:
+    """The collected runs by their names.
+
+    Raises:
+        ExpectedError: One is none of these.
+    """
+    rows = {row["name"]: row for row in read_runs(TABLE)}
+    for name in rows:
+        if name not in runs:
+            raise ExpectedError(f"{TABLE} has {name}, which {EXPERIMENTS} does not name; name it, or remove its row")
+    return rows
 
 
 def label_of(run: str) -> str:

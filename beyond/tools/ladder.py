@@ -25,6 +25,7 @@ from beyond.ladder.plan import (
     TABLE,
     Run,
     all_runs,
+    collected_rows,
     history_file,
     load_ladder,
     origin_of,
@@ -42,7 +43,7 @@ from stages.common.process import ancestor, end_with
 from stages.experiments.git import bytes_in, experiments_in_git, file_in
 from stages.experiments.origin import Origin
 from stages.experiments.predictions import in_short, to_bytes
-from stages.experiments.table import read_runs, write_runs
+from stages.experiments.table import write_runs
 from stages.tools.grid import at_least_one, check_clean, only_grid
 from stages.tools.runs import Processes, run_all, say, share_cores
 
@@ -55,7 +56,7 @@ def main() -> None:
     runs = all_runs(load_ladder())
     check_clean(DETERMINING)
     present = present_origin()
-    rows, references = {row["name"]: row for row in read_runs(TABLE)}, experiments_in_git()
+    rows, references = collected_rows(runs), experiments_in_git()
     check_rows(rows, runs, present)
     for pattern in options.runs:
         if not any(fnmatch(name, pattern) for name in runs):
@@ -101,11 +102,9 @@ def check_rows(rows: dict[str, Json], runs: dict[str, Run], present: Origin) -> 
     """Stop if a row is of other settings or data than a run that starts now: the page gives one mean for a budget.
 
     Raises:
-        ExpectedError: A row is of a run that is not named, of other settings, or of other data.
+        ExpectedError: A row is of other settings, or of other data.
     """
     for name, row in rows.items():
-        if name not in runs:
-            raise ExpectedError(f"{TABLE} has {name}, which {EXPERIMENTS} does not name; name it, or remove its row")
         settings = settings_of(runs[name].overrides)
         wanted = flat(settings.model_dump(exclude={"evaluate"})) | {"test_augmented.views": settings.evaluate.views}
         other = [f"{key} {row.get(key)}, not {value}" for key, value in wanted.items() if row.get(key) != value]
@@ -143,7 +142,7 @@ def made(run: Run, commits: list[str], present: Origin) -> str | None:
 
 def collect(runs: dict[str, Run], present: Origin) -> None:
     """Add the new runs: their files first, then the table."""
-    rows, references = {row["name"]: row for row in read_runs(TABLE)}, experiments_in_git()
+    rows, references = collected_rows(runs), experiments_in_git()
     new = 0
     for run in runs.values():
         commit = None if run.name in rows else made(run, references.get(run.name, []), present)

@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from beyond.confirm import COMMITTED, RESULTS, SEARCHES, pictures, results
 from beyond.ladder.plan import DETERMINING, present_origin
 from stages.common.config import Section, Seed, load_checked, read
 from stages.common.errors import ExpectedError, run_program
@@ -34,6 +35,7 @@ from stages.common.files import flat, read_history, write_rows
 from stages.common.process import ancestor, end_with
 from stages.experiments.git import experiments_in_git, file_in
 from stages.experiments.plan import Overrides, parameters_of
+from stages.experiments.table import as_text
 from stages.tools.grid import at_least_one, check_clean
 from stages.tools.runs import Processes, alone, end_all, run_dvc, say, share_cores
 from stages.training.randomness import derived_seed
@@ -48,15 +50,13 @@ try:
 except ImportError:
     raise SystemExit("search: Optuna is not installed: pip install -c requirements.txt optuna") from None
 
-SEARCHES = Path("beyond/search.yaml")
-RESULTS = Path("beyond/search")
 STORAGE = Path(".search")
 REDUCTION = 3  # of successive halving: a third goes on
 STARTUP_TRIALS = 5  # that the median pruner leaves alone: Optuna's default
 FAILURES = 3  # in a row, without an epoch, that end the search: not one bad value then, but something else
 BUSY_SECONDS = 60  # that SQLite waits for another thread
-DOTS_PER_INCH = 150
-COMMITTED = "the committed values"
+INCHES = 4  # of a picture's height, and of the width of each of its parts
+DOTS_PER_INCH = 100
 NO_HYPERPARAMETER = re.compile(r"seed|(data|split)\..+|(.+\.)?(device|backend|validation)")  # a search would misuse it
 LAST_EPOCH = re.compile(r"epoch (\d+)/\1\b")
 
@@ -206,15 +206,11 @@ def storage(name: str) -> Path:
     return STORAGE / f"{name}.db"
 
 
-def results(name: str) -> Path:
-    """The table of its trials."""
-    return RESULTS / f"{name}.csv"
-
-
 def anew(name: str) -> str:
     """The commands after which a study begins anew."""
     experiments = f"dvc exp list --all-commits --name-only | grep '^{experiment(name, '[0-9]*')}$'"
-    return f"rm -f {storage(name)} {results(name)}; dvc exp remove $({experiments})"
+    files = [storage(name), results(name), *pictures(name)]
+    return f"rm -f {' '.join(map(str, files))}; dvc exp remove $({experiments})"
 
 
 def check(search: Search) -> None:
@@ -530,7 +526,7 @@ def export(name: str, study: optuna.Study, search: Search) -> None:
             "epochs": trial.user_attrs.get("epochs", 0),
             "experiment": trial.user_attrs.get("experiment"),
             "note": COMMITTED if values_of(trial) == committed else None,
-            **values_of(trial),
+            **{key: as_text(value) for key, value in values_of(trial).items()},
         }
         for trial in ended
     ]
@@ -545,6 +541,7 @@ def draw(name: str, study: optuna.Study) -> None:
     """Optuna's pictures of what mattered: importances (functional ANOVA, Hutter et al. 2014), and a slice for each."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
     from optuna.importance import FanovaImportanceEvaluator
     from optuna.visualization.matplotlib import plot_param_importances, plot_slice
 
@@ -554,15 +551,20 @@ def draw(name: str, study: optuna.Study) -> None:
         return
     with warnings.catch_warnings(), mpl.rc_context():  # Optuna switches the whole process to the style "ggplot"
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for kind, plot in (
-            ("importance", lambda: plot_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))),
-            ("slice", lambda: plot_slice(study, target_name="validation accuracy")),
-        ):
+        plots = (
+            lambda: plot_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0)),
+            lambda: plot_slice(study, target_name="validation accuracy"),
+        )
+        for file, plot in zip(pictures(name), plots, strict=True):
             plot()
             figure = plt.gcf()
-            figure.savefig(
-                RESULTS / f"{name}_{kind}.png", dpi=DOTS_PER_INCH, bbox_inches="tight", metadata={"Software": None}
-            )
+            figure.set_size_inches(INCHES * len(figure.axes), INCHES)
+            for axes in figure.axes:
+                if axes.get_xscale() == "log":  # Optuna's labels overlap
+                    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                    axes.xaxis.set_major_formatter("{x:g}")
+                    axes.xaxis.set_minor_formatter("")
+            figure.savefig(file, dpi=DOTS_PER_INCH, bbox_inches="tight", metadata={"Software": None})
             plt.close(figure)
 
 
@@ -578,7 +580,7 @@ def report(name: str, study: optuna.Study, search: Search) -> None:
         for trial in complete:
             if values_of(trial) == committed:
                 say(f"{COMMITTED}: {trial.user_attrs['experiment']}, validation accuracy {trial.value}")
-        say(f"dvc exp apply {best.user_attrs['experiment']} takes it over")
+        say("docs/beyond.md says how its values are confirmed")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def read_runs(path: Path = RUNS, never_empty: tuple[str, ...] = NEVER_EMPTY) -> 
 def write_runs(rows: list[Json], path: Path = RUNS) -> None:
     """Write rows, with the columns that any of them has; all or nothing."""
     columns = tuple(dict.fromkeys(name for row in rows for name in row)) or ("name",)
-    texts = [{name: _text(value) for name, value in row.items()} for row in rows]
+    texts = [{name: as_text(value) for name, value in row.items()} for row in rows]
     new = path.with_name(f".{path.name}.new")
     write_rows(new, texts, columns)
     new.replace(path)
@@ -41,6 +41,6 @@ def _value(text: str) -> Any:
         return text
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """The text that `_value` reads back. A text that looks like a number, as a hash may, gets quotes."""
     return value if isinstance(value, str) and _value(value) == value else json.dumps(value)

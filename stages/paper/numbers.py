@@ -42,13 +42,23 @@ class Paper(Section):
 class Configuration(Section):
     """The parameters under which rows hold; `free` are patterns of keys that may have any value.
 
-    One with a `grid` is a cell of it: the paper says only its `parameters`, and an interpretation adds the rest.
+    One with a `grid` is a cell of it: the paper says only its `parameters`, and an interpretation adds the rest. If
+    `collected`, runs of metrics/runs.csv answer its rows, because `dvc repro` has other parameters.
     """
 
     model: str
     parameters: dict[str, Any]
     free: list[str] = Field(default_factory=list)
     grid: str = ""
+    collected: bool = False
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        if self.grid and self.collected:
+            raise ValueError(
+                "a configuration with a grid needs no `collected`: its cells are answered by such runs, too"
+            )
+        return self
 
 
 class Grid(Section):
@@ -173,6 +183,11 @@ class Numbers(Section):
                 _require(configuration.grid, self.grids, f"{name}: grid")
         for row in rows:
             self._is_of_its_model(row)
+        for part in (*self.lists, *self.curves):
+            if self.configurations[part.configuration].collected:
+                raise ValueError(
+                    f"{part.id}: {part.configuration} is collected, and only `dvc repro` has lists and curves"
+                )
         for name, grid in self.grids.items():
             _require(grid.base, self.configurations, f"{name}: base")
             self._is_a_grid(name, grid)

@@ -16,7 +16,7 @@ from stages.paper.statistics import prediction_interval
 # What can be said of a row.
 ANSWERED = "answered"
 NOT_ANSWERED = "not answered"  # the run has other parameters than the row
-WAITS = "waits"  # the row's own configuration is not known in full
+WAITS = "waits"  # no run of the row's configuration was collected yet
 NOT_COMPARED = "not compared"  # the run is of other data
 
 
@@ -182,15 +182,17 @@ def agrees(text: Any, value: Any) -> bool:
 
 
 def standing_of(wanted: Configuration, own: Run, runs: list[Run], paper: Paper) -> Standing:
-    """Which runs answer the rows of a configuration; the one of `dvc repro` is among them, or there are none.
+    """Which runs answer the rows of a configuration.
 
-    Only that run's files have lists and curves.
+    The one of `dvc repro` is among them, or there are none, unless the configuration is `collected`. Only that run's
+    files have lists and curves.
     """
     if warning := paper.warning(own.source):
         return unanswered(NOT_COMPARED, warning)
-    if reasons := differing(wanted, own.parameters):
+    if not wanted.collected and (reasons := differing(wanted, own.parameters)):
         return unanswered(NOT_ANSWERED, *reasons)
-    return Standing(ANSWERED, [run for run in runs if run.model == own.model and not differing(wanted, run.parameters)])
+    found = [run for run in runs if run.model == own.model and not differing(wanted, run.parameters)]
+    return Standing(ANSWERED, found) if found else unanswered(WAITS, "no run with these parameters was collected yet")
 
 
 def unanswered(status: str, *reasons: str) -> Standing:

@@ -6,9 +6,9 @@ set; `for_other_images` does.
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev, variance
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtri, stdtrit  # quantiles; scipy.stats takes half a second to import
@@ -62,7 +62,7 @@ def mean_estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean(values), mean(values) - half, mean(values) + half, count, needed)
 
 
-def paired_difference(first: Mapping[Hashable, float], second: Mapping[Hashable, float]) -> Estimate:
+def paired_difference(first: Mapping[Any, float], second: Mapping[Any, float]) -> Estimate:
     """The mean difference, `first` less `second`, of runs that share something, such as their seed.
 
     Args:

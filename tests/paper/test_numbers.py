@@ -144,6 +144,16 @@ def test_every_row_says_where_it_is_from() -> None:
             "configuration: keras_cnn_table2_64_0.4\n",
             "a cell of table2, has",
         ),
+        (
+            "{batch_size: 64, dropout: 0.3}",
+            "{batch_size: 64, dropout: 0.3}, collected: true",
+            "keras_cnn_table2_64_0.3: a configuration with a grid needs no `collected`",
+        ),
+        (
+            "  keras_cnn_table1:\n",
+            "  keras_cnn_table1:\n    collected: true\n",
+            "N.report.precision: keras_cnn_table1 is collected, and only `dvc repro` has lists and curves",
+        ),
         ("results:", "results: [", "not valid YAML"),
     ],
 )

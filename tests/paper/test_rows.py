@@ -1,5 +1,6 @@
 """Which run answers which row, and the arithmetic of the comparison."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.support.made_up_results import (
     compared,
     comparison_text,
     statuses,
+    write_results,
 )
 
 TABLE_2 = {row["id"] for row in yaml.safe_load((ROOT / NUMBERS).read_text())["results"] if row["where"] == "Table 2"}
@@ -271,3 +273,35 @@ def test_the_plateau_is_the_mean_from_epoch_20_on() -> None:
     plateau = compared("details")["S33.plateau"]
     assert plateau["ours"] == pytest.approx(100 * (0.45 + 30 * 0.78) / 31, abs=1e-4)
     assert plateau["difference"] == pytest.approx(plateau["ours"] - 75, abs=1e-4)
+
+
+def add_ablation(value: float) -> None:
+    """A row of the paper for a dropout rate that `dvc repro` does not have."""
+    content = yaml.safe_load(NUMBERS.read_text())
+    table_1 = content["configurations"]["keras_cnn_table1"]
+    parameters = table_1["parameters"] | {"dropout": 0.1}
+    content["configurations"]["ablation"] = table_1 | {"parameters": parameters, "collected": True}
+    (row,) = (row for row in content["results"] if row["id"] == "T1.keras.acc")
+    content["results"].append(row | {"id": "ablation", "configuration": "ablation", "value": value})
+    NUMBERS.write_text(json.dumps(content))
+
+
+def test_collected_runs_alone_answer_a_row_whose_parameters_dvc_repro_does_not_have() -> None:
+    add_ablation(value=82.0)
+    row = compared()["ablation"]
+    assert (row["status"], row["runs"], row["ours"]) == ("waits", 0, None)
+    assert row["reasons"] == ["no run with these parameters was collected yet"]
+    assert "- ablation: no run with these parameters was collected yet; the clean test set" in comparison_text()
+    found = [collected(64, 0.1, 0.81 + seed / 100, seed) for seed in (1, 2, 3)]
+    write_runs([*found, collected(64, 0.1, 0.5, 4, **{"keras_cnn.augmentation": "flip"}), collected(64, 0.4, 0.5, 5)])
+    row = compared()["ablation"]
+    assert (row["status"], row["seeds"], row["ours"], row["difference"]) == ("answered", [1, 2, 3], 83.0, 1.0)
+    assert row["inside"]
+    assert compared()["T1.keras.acc"]["seeds"] == [7]
+
+
+def test_of_other_data_such_a_row_is_not_compared() -> None:
+    add_ablation(value=82.0)
+    write_results({"keras_cnn": "synthetic"})
+    add_ablation(value=82.0)
+    assert compared()["ablation"]["status"] == "not compared"

@@ -13,7 +13,7 @@ BEYOND = yaml.safe_load((ROOT / "beyond/dvc.yaml").read_text())["stages"]
 # Of beyond/, what is no code: what its stages read of what they, `make beyond` and people write.
 RESULTS = {
     *("beyond/models/model.pt", "beyond/metrics/run.json", "beyond/runs"),
-    *("beyond/experiments.yaml", "beyond/published.yaml"),
+    *("beyond/experiments.yaml", "beyond/published.yaml", "beyond/search.yaml", "beyond/search"),
 }
 # A module imports from its own part of stages/ and from the rows above it; each stage is a part of its own.
 LEVELS = [

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import yaml
 
-from beyond.ladder.plan import EXPERIMENTS, KINDS, all_runs, load_ladder, settings_of
+from beyond.ladder.plan import EXPERIMENTS, KINDS, TABLE, all_runs, collected_rows, load_ladder, settings_of
 from beyond.recipe.cost import CIFAR10_IMAGES, training_flop
 from beyond.tools import ladder
 from stages.common.errors import ExpectedError
 from stages.common.files import flat, read_rows
 from stages.experiments.origin import Origin
 from stages.experiments.predictions import read_predictions
+from stages.experiments.table import write_runs
 from tests.support.beyond import small_repository
 from tests.support.stage_runs import ROOT
 
@@ -70,7 +71,6 @@ def test_a_plan_that_breaks_a_rule_is_refused(committed: Path, change: dict, mes
         ({"epochs": 5}, "ladder-0.03-seed1 was run with epochs 5, not 6; remove its row, or change that back"),
         ({"test_augmented.views": 1}, "was run with test_augmented.views 1, not 6"),
         ({"data": "other"}, "was run with data other, not here"),
-        ({"name": "ladder-9-seed1"}, "has ladder-9-seed1, which beyond/experiments.yaml does not name"),
     ],
 )
 def test_a_row_of_other_settings_or_data_is_refused(committed: Path, change: dict, message: str) -> None:
@@ -82,7 +82,14 @@ def test_a_row_of_other_settings_or_data_is_refused(committed: Path, change: dic
     row |= {"name": run.name, "data": "here"}
     ladder.check_rows({run.name: row}, runs, Origin("code", "here"))
     with pytest.raises(ExpectedError, match=re.escape(message)):
-        ladder.check_rows({(row | change)["name"]: row | change}, runs, Origin("code", "here"))
+        ladder.check_rows({run.name: row | change}, runs, Origin("code", "here"))
+
+
+def test_a_row_of_a_run_that_is_not_named_is_refused(committed: Path) -> None:
+    runs = all_runs(load_ladder())
+    write_runs([{"name": "ladder-9-seed1"} | dict.fromkeys(("model", "source", "code", "data"), "x")], TABLE)
+    with pytest.raises(ExpectedError, match=r"has ladder-9-seed1, which beyond/experiments.yaml does not name"):
+        collected_rows(runs)
 
 
 @pytest.mark.pipeline
