@@ -18,7 +18,7 @@ from stages.common.files import Json, read_rows
 from stages.common.paths import PARAMETERS
 from stages.common.process import run_stage
 from stages.experiments.table import read_runs
-from stages.paper.markdown import table, wrap
+from stages.paper.markdown import counted, table, wrap
 from stages.paper.ours import read_collected, read_own_run
 from stages.paper.statistics import FEWEST, Estimate, paired_difference
 
@@ -135,13 +135,12 @@ def runs_by_seed(model: str, values: Json) -> dict[int, Json]:
 
 
 def difference(estimate: Estimate, unit: str, digits: int) -> str:
-    """A mean difference with its 95 % interval; which is higher, where there are enough pairs."""
-    mean = f"{estimate.mean:+.{digits}f} {unit}"
-    if estimate.low is None or estimate.high is None:
-        return f"{mean} (one pair, no interval)"
+    """A mean difference, and, where there are enough pairs, its 95 % interval and which one is higher."""
+    mean, pairs = f"{estimate.mean:+.{digits}f} {unit}", counted(estimate.runs, "pair")
+    if estimate.low is None or estimate.high is None or estimate.runs < FEWEST:
+        return f"{mean} ({pairs}, no interval)"
     says = "higher" if estimate.low > 0 else "lower" if estimate.high < 0 else "cannot tell"
-    verdict = f": {says}" if estimate.runs >= FEWEST else ""
-    return f"{mean} ({estimate.low:+.{digits}f} to {estimate.high:+.{digits}f}, {estimate.runs} pairs){verdict}"
+    return f"{mean} ({estimate.low:+.{digits}f} to {estimate.high:+.{digits}f}, {pairs}): {says}"
 
 
 def _scores(run: Json) -> list[str]:

@@ -96,8 +96,8 @@ def test_the_best_values_are_confirmed_by_full_runs_seed_by_seed() -> None:
 @pytest.mark.parametrize(
     ("found", "says"),
     [
-        ([0.80], "+1.00 points of accuracy (one pair, no interval)"),
-        ([0.81, 0.81], "+2.00 points of accuracy (+2.00 to +2.00, 2 pairs);"),
+        ([0.80], "+1.00 points of accuracy (1 pair, no interval)"),
+        ([0.81, 0.81], "+2.00 points of accuracy (2 pairs, no interval);"),
         ([0.80, 0.78, 0.79], "+0.00 points of accuracy (-2.48 to +2.48, 3 pairs): cannot tell"),
         ([0.79, 0.79, 0.79], "+0.00 points of accuracy (+0.00 to +0.00, 3 pairs): cannot tell"),
         ([0.77, 0.77, 0.77], "-2.00 points of accuracy (-2.00 to -2.00, 3 pairs): lower"),
@@ -126,7 +126,7 @@ def test_only_found_values_are_rounded() -> None:
     change_json("metrics/runs/keras_cnn.json", "parameters.keras_cnn.learning_rate", 0.0011111)
     write_trials(trial(3, 0.81, 0.0012345678), trial(0, 0.79, 0.0011111, "rising", note=confirm.COMMITTED))
     write_runs([collected(64, 0.3, 0.8, 1), collected(64, 0.3, 0.82, 1, **FOUND)])
-    assert "+2.00 points of accuracy (one pair, no interval)" in " ".join(page().split())
+    assert "+2.00 points of accuracy (1 pair, no interval)" in " ".join(page().split())
 
 
 def test_a_study_without_a_finished_trial_has_no_table() -> None:

@@ -129,22 +129,23 @@ def test_the_results_and_the_readme_s_table_follow_from_the_predictions(head: Cl
 def test_the_text_says_what_the_comparison_says(head: Clone, page: str, begins: str, ends: str) -> None:
     """Each number of a page's findings is in the comparison, or a run's score; but for those of named commits.
 
-    What a finding says of the second pipeline, with a link to its page, is in that pipeline's own table.
+    What a finding says of the second pipeline, with a link to its page, is in that pipeline's own tables.
     """
     text = (head.folder / page).read_text(encoding="utf-8")
     assert begins in text.partition(ends)[0], f"{page} has no text between {begins!r} and {ends!r}"
     findings = re.split(r"\n(?=- |\n)", text.partition(begins)[2].partition(ends)[0])
     ours = [finding for finding in findings if not re.search(r"\bcommits? [0-9a-f]{7}", finding)]
     assert any(map(numbers_in, ours)), f"{page} has no numbers between {begins!r} and {ends!r}"
-    comparison, ladder = (
+    comparison, ladder, search = (
         numbers_in((head.folder / name).read_text(encoding="utf-8"))
-        for name in ("metrics/comparison.md", "beyond/metrics/ladder.md")
+        for name in ("metrics/comparison.md", "beyond/metrics/ladder.md", "beyond/metrics/search.md")
     )
     known = comparison | scores_of_single_runs(head.folder)
-    wrong = {number for one in ours for number in numbers_in(one) - (ladder if "docs/beyond.md" in one else known)}
+    beyond = ladder | search
+    wrong = {number for one in ours for number in numbers_in(one) - (beyond if "docs/beyond.md" in one else known)}
     assert not wrong, (
         f"{page} says {sorted(wrong)}, and neither metrics/comparison.md nor a run does, nor beyond/metrics/ladder.md "
-        "where it links docs/beyond.md: correct them"
+        "or search.md where it links docs/beyond.md: correct them"
     )
 
 
