@@ -44,8 +44,9 @@ def results(name: str) -> Path:
 def pictures(name: str) -> dict[Path, str]:
     """Optuna's two pictures of a study, and what each shows: the importances of the parameters, and slices."""
     return {
-        RESULTS / f"{name}_importance.png": "How much each parameter matters",
-        RESULTS / f"{name}_slice.png": "Each parameter against the accuracy",
+        RESULTS
+        / f"{name}_importance.png": "The importance of each parameter, as Optuna estimates it from the finished trials",
+        RESULTS / f"{name}_slice.png": "The finished trials: the accuracy against each parameter",
     }
 
 
@@ -68,13 +69,13 @@ def section(name: str, search: Json) -> str:
     changes = f" with {', '.join(search['set'])}" if search["set"] else ""
     said = (
         f"{len(trials)} trials of {search['target']}{changes}, {epochs} epochs of a budget of {search['epochs']}: "
-        f"{counts['complete']} finished, {counts['pruned']} were ended by the pruner, {counts['fail']} failed."
+        f"{counts['complete']} finished, {counts['pruned']} ended by the pruner, {counts['fail']} failed."
     )
     if not finished:
         return f"## {name}\n\n{wrap(said)}"
     said += (
-        " Those that finished, one run each, with their accuracy on the validation part, which the best of many owes "
-        "in part to chance:"
+        " The table has the finished trials, one run each, with their accuracy on the validation part. The best of "
+        "many trials owes some of its accuracy to chance."
     )
     here = [
         f"![{text}]({os.path.relpath(file, PAGE.parent)})" for file, text in pictures(name).items() if file.exists()
@@ -119,8 +120,8 @@ def confirmation(finished: list[Json], search: Json) -> list[str]:
         first, second = ({seed: scale * run[score] for seed, run in runs.items()} for runs in (ours, theirs))
         said.append(difference(paired_difference(first, second), unit, digits))
     text = (
-        "On the test set, less the run of the same seed with the committed values, with 95 % intervals of the mean: "
-        f"{'; '.join(said)}."
+        "The mean difference on the test set, these values less the committed ones with the same seed, with its 95 % "
+        f"interval: {'; '.join(said)}."
     )
     return [*parts, table(headers, lines), wrap(text)]
 

@@ -272,7 +272,7 @@ def finding(grid: Json) -> str:
         f"nearest is `{nearest['name']}`**: {nearest['distance']['percent']:.2f} points and "
         f"{nearest['distance']['nats']:.3f} nats from the paper. "
         + (f"It has no run yet of {'; '.join(missing)}. " if missing else "")
-        + f"The highest test accuracy of all runs is {highest['ours']:.2f} % (`{highest['interpretation']}`), "
+        + f"The highest test accuracy of these runs is {highest['ours']:.2f} % (`{highest['interpretation']}`), "
         f"{verdict} the paper's {grid['highest_of_paper']:g} %."
     )
 

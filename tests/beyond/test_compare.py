@@ -7,12 +7,11 @@ import pytest
 
 from beyond import compare
 from beyond.compare import Point, Reference, accuracy, draw, read_references, read_rungs, render
-from beyond.ladder.plan import KINDS, TABLE, Ladder, all_runs, predictions_file
+from beyond.ladder.plan import KINDS, Ladder, all_runs, predictions_file
 from stages.common.config import load_checked
 from stages.common.errors import ExpectedError
 from stages.common.files import Json
 from stages.experiments.predictions import Predictions, to_bytes
-from stages.experiments.table import read_runs
 from tests.support.stage_runs import ROOT
 
 LABELS = np.arange(20, dtype=np.uint8) % 10
@@ -115,5 +114,5 @@ def test_the_committed_page_follows_from_the_committed_runs(monkeypatch: pytest.
     ladder, published = compare.load_ladder(), load_checked(compare.PUBLISHED, compare.Published)
     references, source = read_references()
     labels = compare.read_arrays(Path("metrics/predictions/keras_cnn.npz"))["labels"]
-    rungs = read_rungs(read_runs(TABLE), source, labels)
+    rungs = read_rungs([*compare.collected_rows(all_runs(ladder)).values()], source, labels)
     assert compare.PAGE.read_text(encoding="utf-8") == render(ladder, rungs, references, published.points, source)

@@ -61,8 +61,7 @@ def test_it_shows_the_finished_trials_and_how_the_others_ended() -> None:
     shown = page()
     said = " ".join(shown.split())
     assert (
-        "3 trials of train_keras_cnn with keras_cnn.epochs=27, 63 epochs of a budget of 60: 2 finished, 1 were ended"
-        in said
+        "3 trials of train_keras_cnn with keras_cnn.epochs=27, 63 epochs of a budget of 60: 2 finished, 1 ended" in said
     )
     assert rows_after("| Trial", shown) == [
         ["3", "81.00 %", "27", "0.00123", "uniform", ""],
@@ -131,9 +130,7 @@ def test_only_found_values_are_rounded() -> None:
 
 def test_a_study_without_a_finished_trial_has_no_table() -> None:
     write_trials()
-    assert " ".join(page().split()).endswith(
-        "9 epochs of a budget of 60: 0 finished, 1 were ended by the pruner, 0 failed."
-    )
+    assert " ".join(page().split()).endswith("9 epochs of a budget of 60: 0 finished, 1 ended by the pruner, 0 failed.")
 
 
 def test_the_second_pipeline_s_best_values_go_to_the_ladder() -> None:

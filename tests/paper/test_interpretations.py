@@ -94,7 +94,7 @@ def test_a_run_under_two_names_counts_once() -> None:
 
 def test_the_highest_accuracy_is_a_run_s_and_not_a_mean() -> None:
     write_runs([collected(64, 0.4, accuracy, seed) for seed, accuracy in ((8, 0.80), (9, 0.87))])
-    assert "The highest test accuracy of all runs is 87.00 % (`as Table 1`), which reaches" in " ".join(
+    assert "The highest test accuracy of these runs is 87.00 % (`as Table 1`), which reaches" in " ".join(
         comparison_text().split()
     )
 
