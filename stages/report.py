@@ -26,7 +26,7 @@ from stages.page.cost import LAYERS, predicting_operations
 from stages.page.predictions import BINS, accuracy_and_loss, calibration, confusion, ensemble, most_often_mistaken
 from stages.page.runs import Trained, machines, read_trained
 from stages.paper.claims import CLAIMS, load_claims
-from stages.paper.markdown import missing_runs, plain
+from stages.paper.markdown import missing_runs, plain, scale_of
 from stages.paper.models import Model, models_of
 from stages.paper.numbers import Numbers, load_numbers
 from stages.paper.ours import OWN, first_epoch_with
@@ -144,7 +144,7 @@ def claims(found: list[Json], numbers: Numbers) -> list[Json]:
         | {
             "parts": [
                 part
-                | {"rule": render.rule(rule.supports, rule.margin)}
+                | {"rule": render.rule(rule.supports, scale_of(part) * rule.margin)}
                 | {"chart": "" if part["mean"] is None else charts.estimate(part, rule, f"{claim['id']}-{number}")}
                 for number, (part, rule) in enumerate(zip(claim["parts"], rules.parts, strict=True), start=1)
             ]

@@ -25,7 +25,7 @@ from stages.figures.svg import to_svg
 from stages.page.predictions import Calibration
 from stages.page.runs import Trained
 from stages.paper.claims import Part
-from stages.paper.markdown import counted, measured, printed
+from stages.paper.markdown import counted, mean_and_ends, measured, printed, scale_of
 from stages.paper.models import Model
 
 FEWEST_IN_A_POINT = 10  # images: fewer say nothing of a share
@@ -122,10 +122,11 @@ def estimate(part: Json, rule: Part, name: str) -> Markup:
     """The mean and the interval of a part of a claim, which has been measured."""
     figure = page_figure(2.2, 0.55)
     axes = figure.subplots()
-    draw_estimate(axes, part, rule.supports, rule.margin)
+    scale = scale_of(part)
+    scaled = {end: None if part[end] is None else scale * part[end] for end in ("mean", "low", "high")}
+    draw_estimate(axes, part | scaled, rule.supports, scale * rule.margin)
     axes.tick_params(labelsize=7.5)
-    said = f"{part['mean']:+.4f}" + ("" if part["low"] is None else f", from {part['low']:+.4f} to {part['high']:+.4f}")
-    return svg(figure, name, f"{part['what']}: {said}; the shaded region supports the claim.")
+    return svg(figure, name, f"{part['what']}: {mean_and_ends(part, part)}; the shaded region supports the claim.")
 
 
 def costs(trained: Sequence[Trained], titles: dict[str, str], together: dict[str, float]) -> list[Markup]:

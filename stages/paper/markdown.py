@@ -214,8 +214,12 @@ def ends(estimate: Json, part: Json) -> str:
 
 
 def number_of(value: float, part: Json) -> str:
-    scale = 100 if part["unit"] == "points" else 1
-    return f"{scale * value:+,.{part['decimals']}f}"
+    return f"{scale_of(part) * value:+,.{part['decimals']}f}"
+
+
+def scale_of(part: Json) -> int:
+    """How many of a part's unit its value 1 is: 100 points of accuracy."""
+    return 100 if part["unit"] == "points" else 1
 
 
 def under_others(part: Json) -> str:

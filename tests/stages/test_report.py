@@ -125,6 +125,15 @@ def test_its_numbers_are_the_comparison_s(page: Page) -> None:
     assert values == [str(part["mean"]) for claim in comparison["claims"] for part in claim["parts"]]
 
 
+def test_a_claim_s_picture_and_rule_are_in_the_unit_of_its_figures(page: Page) -> None:
+    """An accuracy at most a point apart: points everywhere, and not shares beside points."""
+    said = " ".join(page.sections["claims"].split())
+    assert "supported if the interval is within ±1" in said
+    assert "within ±0.01" not in said
+    described = " ".join(str(picture["aria-label"]) for picture in page.elements["svg"])
+    assert re.search(r"test accuracy, not more than a point apart: [+-]\d+\.\d\d points", described)
+
+
 def test_one_sentence_counts_what_was_reproduced(page: Page) -> None:
     rows = read_json(paths.comparison("json"))["results"]
     inside = sum(row.get("inside") is True for row in rows)
