@@ -44,8 +44,7 @@ def results(name: str) -> Path:
 def pictures(name: str) -> dict[Path, str]:
     """Optuna's two pictures of a study, and what each shows: the importances of the parameters, and slices."""
     return {
-        RESULTS
-        / f"{name}_importance.png": "The importance of each parameter, as Optuna estimates it from the finished trials",
+        RESULTS / f"{name}_importance.png": "The finished trials: each parameter's importance, as Optuna estimates it",
         RESULTS / f"{name}_slice.png": "The finished trials: the accuracy against each parameter",
     }
 
