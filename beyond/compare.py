@@ -38,7 +38,7 @@ from stages.experiments.plan import recorded_parameters
 from stages.experiments.predictions import read_predictions
 from stages.figures.style import BLUE, GREEN, GREY, RED, STYLE, new_figure
 from stages.page.cost import training_operations
-from stages.paper.markdown import table
+from stages.paper.markdown import measured, table
 from stages.paper.numbers import load_numbers
 
 PUBLISHED = Path("beyond/published.yaml")
@@ -174,8 +174,8 @@ def render(ladder: Ladder, rungs: list[Rung], references: list[Reference], point
     data = "" if source == "cifar10" else "Synthetic data, not CIFAR-10.\n\n"
     missing = len(all_runs(ladder)) - sum(len(rung.seconds) for rung in rungs)
     said = f"{missing} of {len(all_runs(ladder))} runs of {EXPERIMENTS} are not run yet.\n\n" if missing else ""
-    lines = [[one.title, f"{one.pflop:.3f}", _percent(one.accuracy)] for one in references]
-    others = [[one.name, f"{one.pflop:g}", _percent(one.accuracy), one.source] for one in points]
+    lines = [[one.title, f"{one.pflop:.3f}", measured(100 * one.accuracy, "percent")] for one in references]
+    others = [[one.name, f"{one.pflop:g}", measured(100 * one.accuracy, "percent"), one.source] for one in points]
     machines = sorted({rung.machine for rung in rungs})
     return (
         "# What each budget of training buys\n\n"
@@ -198,10 +198,6 @@ def _line(rung: Rung) -> list[str]:
     augmented, plain = (_mean_and_deviation(rung.accuracies[kind]) for kind in ("augmented", "plain"))
     seconds = f"{min(rung.seconds):.0f}"  # what else runs on the machine only adds to it
     return [rung.budget, f"{rung.pflop:.4f}", augmented, plain, str(len(rung.seconds)), seconds, rung.code]
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
 
 
 def _mean_and_deviation(values: list[float]) -> str:

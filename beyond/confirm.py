@@ -5,7 +5,6 @@ and are scored on the validation part, and the best of many owes some of its acc
 rule for confirming the best values: full trainings with several seeds, compared on the test set. Writes a page.
 """
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -18,8 +17,9 @@ from stages.common.files import Json, read_rows
 from stages.common.paths import PARAMETERS
 from stages.common.process import run_stage
 from stages.experiments.table import read_runs
-from stages.paper.markdown import counted, table, wrap
+from stages.paper.markdown import counted, measured, signed, table, wrap
 from stages.paper.ours import read_collected, read_own_run
+from stages.paper.rows import shown
 from stages.paper.statistics import FEWEST, Estimate, paired_difference
 
 SEARCHES = Path("beyond/search.yaml")
@@ -86,8 +86,8 @@ def section(name: str, search: Json) -> str:
 def trials_table(finished: list[Json], space: list[str]) -> str:
     """A line for each finished trial, the best first."""
     lines = [
-        [str(trial["trial"]), _percent(trial["validation_accuracy"]), str(trial["epochs"])]
-        + [_rounded(trial[key]) for key in space]
+        [str(trial["trial"]), measured(100 * trial["validation_accuracy"], "percent"), str(trial["epochs"])]
+        + [shown(_as_trained(trial[key])) for key in space]
         + [trial.get("note", "")]
         for trial in finished
     ]
@@ -105,19 +105,24 @@ def confirmation(finished: list[Json], search: Json) -> list[str]:
         return ["The best finished trial has the committed values."]
     if search["parameters"] != str(PARAMETERS):
         return ["The best values become a line of the [ladder](ladder.md)."]
-    changed = ", ".join(f"{key}={_rounded(value)}" for key, value in found.items() if value != before[key])
+    changed = ", ".join(f"{key}={shown(value)}" for key, value in found.items() if value != before[key])
     parts = [f"### Trained in full with {changed}"]
-    model = Path(search["record"]).stem
-    ours, theirs = runs_by_seed(model, found), runs_by_seed(model, before)
+    own = read_own_run(Path(search["record"]).stem)
+    runs = [own, *read_collected([own])]
+    others = {key: value for key, value in own.parameters.items() if key != "seed"}  # as `dvc repro` has them
+    ours, theirs = (
+        {run.parameters["seed"]: run.scores() for run in runs if run.is_with(others | values)}
+        for values in (found, before)
+    )
     seeds = [seed for seed in sorted(ours) if seed in theirs]
     if not seeds:
         return [*parts, "Not run yet."]
     lines = [[str(seed), *_scores(ours[seed]), *_scores(theirs[seed])] for seed in seeds]
     headers = ["Seed", "Accuracy", "Loss", "Accuracy, committed values", "Loss, committed values"]
     said = []
-    for score, scale, unit, digits in (("test.accuracy", 100, "points of accuracy", 2), ("test.loss", 1, "nats", 3)):
-        first, second = ({seed: scale * run[score] for seed, run in runs.items()} for runs in (ours, theirs))
-        said.append(difference(paired_difference(first, second), unit, digits))
+    for score, scale, unit, what in (("accuracy", 100, "percent", "points of accuracy"), ("loss", 1, "nats", "nats")):
+        first, second = ({seed: scale * run[f"test.{score}"] for seed, run in by.items()} for by in (ours, theirs))
+        said.append(difference(paired_difference(first, second), unit, what))
     text = (
         "The mean difference on the test set, these values less the committed ones with the same seed, with its 95 % "
         f"interval: {'; '.join(said)}."
@@ -125,38 +130,22 @@ def confirmation(finished: list[Json], search: Json) -> list[str]:
     return [*parts, table(headers, lines), wrap(text)]
 
 
-def runs_by_seed(model: str, values: Json) -> dict[int, Json]:
-    """The scores of the full runs with these values, and all others as `dvc repro` has them, by seed."""
-    own = read_own_run(model)
-    wanted = own.parameters | values
-    del wanted["seed"]
-    runs = [own, *read_collected([own])]
-    return {run.parameters["seed"]: run.scores() for run in runs if run.is_with(wanted)}
-
-
-def difference(estimate: Estimate, unit: str, digits: int) -> str:
+def difference(estimate: Estimate, unit: str, what: str) -> str:
     """A mean difference, and, where there are enough pairs, its 95 % interval and which one is higher."""
-    mean, pairs = f"{estimate.mean:+.{digits}f} {unit}", counted(estimate.runs, "pair")
+    mean, pairs = f"{signed(estimate.mean, unit)} {what}", counted(estimate.runs, "pair")
     if estimate.low is None or estimate.high is None or estimate.runs < FEWEST:
         return f"{mean} ({pairs}, no interval)"
     says = "higher" if estimate.low > 0 else "lower" if estimate.high < 0 else "cannot tell"
-    return f"{mean} ({estimate.low:+.{digits}f} to {estimate.high:+.{digits}f}, {pairs}): {says}"
+    return f"{mean} ({signed(estimate.low, unit)} to {signed(estimate.high, unit)}, {pairs}): {says}"
 
 
 def _scores(run: Json) -> list[str]:
-    return [_percent(run["test.accuracy"]), f"{run['test.loss']:.3f}"]
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
+    return [measured(100 * run["test.accuracy"], "percent"), measured(run["test.loss"], "nats")]
 
 
 def _as_trained(value: Any) -> Any:
+    """A found value in full trainings."""
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-
-
-def _rounded(value: Any) -> str:
-    return f"{value:.{DIGITS}g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
 if __name__ == "__main__":

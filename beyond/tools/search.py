@@ -453,8 +453,9 @@ def run_trial(
     little, and the weights of the best one are kept. The trial with the committed values is never ended: what was found
     is compared with it.
     """
-    baseline = {key: short(value) for key, value in trial.params.items()} == committed_values(search)
-    overrides = [*search.set, *(f"{key}={json.dumps(short(value))}" for key, value in trial.params.items())]
+    values = {key: short(value) for key, value in trial.params.items()}
+    baseline = values == committed_values(search)
+    overrides = [*search.set, *(f"{key}={json.dumps(value)}" for key, value in values.items())]
     options = [part for override in overrides for part in ("-S", f"{search.parameters}:{override}")]
     command = ["exp", "run", "--temp", "--name", name, *options, search.target]
     say(f"{name}: {' '.join(overrides)}")

@@ -52,6 +52,11 @@ class Configuration(Section):
     grid: str = ""
     collected: bool = False
 
+    @property
+    def is_of_dvc_repro(self) -> bool:
+        """Whether the run of `dvc repro` may have it: it is neither a cell nor collected."""
+        return not self.grid and not self.collected
+
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> Self:
         if self.grid and self.collected:

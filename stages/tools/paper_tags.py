@@ -70,12 +70,15 @@ def tags(numbers: Numbers) -> dict[str, Files]:
 
 
 def tag_of(configuration: str, numbers: Numbers) -> str:
-    """`paper` for a model's first configuration; another one, whose numbers have the same place, has its own tag."""
+    """`paper` for a model's first configuration that `dvc repro` may have; any other has a tag of its own.
+
+    The numbers of several configurations have the same place in the same file.
+    """
     wanted = numbers.configurations[configuration]
     if not wanted.grid:
         rows = [row.configuration for row in [*numbers.results, *numbers.curves]]
         of_model = [name for name in rows if numbers.configurations[name].model == wanted.model]
-        first = next(name for name in of_model if not numbers.configurations[name].grid)
+        first = next((name for name in of_model if numbers.configurations[name].is_of_dvc_repro), None)
         return "paper" if configuration == first else f"paper-{configuration}"
     return "-".join(["paper", wanted.grid, *(str(wanted.parameters[axis]) for axis in numbers.grids[wanted.grid].axes)])
 

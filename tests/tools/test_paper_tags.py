@@ -118,5 +118,20 @@ def test_another_configuration_of_a_model_has_its_own_tag() -> None:
     assert after == before
 
 
+def test_an_ablation_before_the_models_own_rows_has_its_own_tag_too() -> None:
+    numbers = load_numbers(ROOT / "data/paper/numbers.yaml")
+    ablation = numbers.configurations["resnet18_table1"].model_copy(update={"collected": True})
+    row = next(row for row in numbers.results if row.id == "T1.resnet.acc")
+    found = numbers.model_copy(
+        update={
+            "configurations": numbers.configurations | {"ablation": ablation},
+            "results": [row.model_copy(update={"configuration": "ablation", "value": 70.0}), *numbers.results],
+        }
+    )
+    before, after = tags(numbers), tags(found)
+    assert json.loads(after.pop("paper-ablation")["metrics/resnet18.json"]) == {"test_augmented": {"accuracy": 0.7}}
+    assert after == before
+
+
 def test_a_pipeline_may_have_no_metrics() -> None:
     assert shown({"stages": {}}, {"b.json": "{}"}) == "metrics: []\nplots: []\n"
