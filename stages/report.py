@@ -24,7 +24,7 @@ from stages.page import charts, render
 from stages.page.charts import FEWEST_IN_A_POINT
 from stages.page.cost import LAYERS, predicting_operations
 from stages.page.predictions import BINS, accuracy_and_loss, calibration, confusion, ensemble, most_often_mistaken
-from stages.page.runs import Trained, machines, read_trained
+from stages.page.runs import Trained, machine, machines, read_trained
 from stages.paper.claims import CLAIMS, load_claims
 from stages.paper.markdown import missing_runs, plain, scale_of
 from stages.paper.models import Model, models_of
@@ -88,7 +88,6 @@ def report(numbers: Numbers) -> str:
                 **cost(trained, numbers.models, probabilities, labels),
                 **calibrated(probabilities | together, labels),
                 "samples": samples(probabilities, dataset["classes"]),
-                "machines": machines(trained, numbers.models),
                 **experiments(trained, numbers),
             }
         )
@@ -266,11 +265,16 @@ def samples(probabilities: dict[str, np.ndarray], classes: list[str]) -> list[Js
 
 
 def experiments(trained: list[Trained], numbers: Numbers) -> Json:
-    """A line for each run; if the paper's file names a validation accuracy, with the first epoch that has it."""
-    reached = numbers.reached
+    """A line for each machine, and one for each run.
+
+    A run's line has the first epoch with a validation accuracy, if the paper's file names one.
+    """
+    reached, found = numbers.reached, machines(trained, numbers.models)
+    places = {where: str(number) for number, where in enumerate(found, start=1)}
     title = [] if reached is None else [render.percent(reached, 0)]
     return {
-        "experiments_header": ["Run", "Accuracy", "Loss", "Epoch kept", *title, "Seconds"],
+        "experiments_header": ["Run", "Accuracy", "Loss", "Epoch kept", *title, "Seconds", "Machine"],
+        "machines": list(found.values()),
         "experiments": [
             [
                 f"{one.run.name}, {numbers.models[one.run.model]}" if one.run.name == OWN else one.run.name,
@@ -279,6 +283,7 @@ def experiments(trained: list[Trained], numbers: Numbers) -> Json:
                 f"{one.scores['best_epoch']} of {one.scores['epochs']}",
                 *([] if reached is None else [plain(first_epoch_with(reached, one.run.validation_accuracy()))]),
                 "-" if one.seconds is None else f"{one.seconds:,.0f}",
+                places[machine(one)],
             ]
             for one in trained
         ],

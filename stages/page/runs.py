@@ -63,16 +63,20 @@ def _trained(run: Run, numbers: Numbers, images: int) -> Trained:
     return Trained(run, answers, scores, operations, seconds)
 
 
-def machines(trained: list[Trained], titles: dict[str, str]) -> list[str]:
-    """Where the runs of a model were made and with which versions, a line for each kind, those of `dvc repro` first."""
-    found: Counter[tuple[str, ...]] = Counter()
-    for one in trained:
-        record = one.run.row or read_json(paths.runtime(one.run.model))
-        versions = record.get("versions", "")
-        if isinstance(versions, dict):
-            versions = " ".join(f"{name}-{number}" for name, number in versions.items())
-        found[one.run.model, *(str(record.get(name, "-")) for name in MACHINE), versions] += 1
-    return [
-        f"{titles.get(model, model)}, {counted(count, 'run')}: {processor}, {device}, threads: {threads}; {versions}"
-        for (model, processor, device, threads, versions), count in found.items()
-    ]
+def machine(one: Trained) -> tuple[str, ...]:
+    """Where a run was made and with which versions: its model, processor, device, threads and versions."""
+    record = one.run.row or read_json(paths.runtime(one.run.model))
+    versions = record.get("versions", "")
+    if isinstance(versions, dict):
+        versions = " ".join(f"{name}-{number}" for name, number in versions.items())
+    return one.run.model, *(str(record.get(name, "-")) for name in MACHINE), versions
+
+
+def machines(trained: list[Trained], titles: dict[str, str]) -> dict[tuple[str, ...], str]:
+    """A line for each `machine` of these runs, those of `dvc repro` first."""
+    lines = {}
+    for where, count in Counter(map(machine, trained)).items():
+        model, processor, device, threads, versions = where
+        made = f"{titles.get(model, model)}, {counted(count, 'run')}"
+        lines[where] = f"{made}: {processor}, {device}, threads: {threads}; {versions}"
+    return lines

@@ -16,6 +16,8 @@ from stages.common.errors import ExpectedError
 from stages.common.files import read_json
 from stages.common.paths import REPORT
 from stages.page.render import SECTIONS, undecided
+from stages.page.runs import read_trained
+from stages.paper.numbers import load_numbers
 from tests.support.browser import PROGRAMS, Browser, chromium
 from tests.support.made_up_results import add_seeds, change_json, write_results
 from tests.support.stage_runs import ROOT
@@ -248,6 +250,20 @@ def test_it_is_the_same_bytes_again(real: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_bands_are_of_all_seeds(page: Page) -> None:
     assert page.sections["curves"].count("seeds 7, 1, 2, 3") == 2
     assert page.sections["again"].count("run-64-0.3-") == 6
+
+
+def test_a_run_names_its_machine_s_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the results that are in git."""
+    monkeypatch.chdir(ROOT)
+    numbers = load_numbers()
+    trained = read_trained(numbers, images=1)
+    lines = report.experiments(trained, numbers)
+    for one, line in zip(trained, lines["experiments"], strict=True):
+        said = lines["machines"][int(line[-1]) - 1]
+        assert said.startswith(f"{numbers.models[one.run.model]}, ")
+        if one.run.row:
+            assert f": {one.run.row['processor']}, {one.run.row['device']}, threads: {one.run.row['threads']}; " in said
+    assert {line[-1] for line in lines["experiments"]} == {str(1 + place) for place in range(len(lines["machines"]))}
 
 
 def test_ensemble_mistakes_and_calibration_follow_from_the_predictions(page: Page) -> None:
