@@ -102,6 +102,7 @@ class Copy:
         self.clone.ok("git", "init", "--quiet", "--template=")  # DVC wants one
         self.hook = folder / "hook"
         self.hook.mkdir()
+        self.read: dict[tuple[str, ...], dict[str, Entry]] = {}
         shutil.copy(audit.__file__, self.hook / "sitecustomize.py")
 
     def configure(self, changes: dict[str, Any]) -> None:
@@ -122,11 +123,14 @@ class Copy:
             path.write_text(text)
 
     def entries(self) -> dict[str, Entry]:
-        """dvc.yaml as DVC itself reads it."""
+        """dvc.yaml as DVC itself reads it, once for the same dvc.yaml and params.yaml."""
         from dvc.dependency import ParamsDependency
         from dvc.repo import Repo
 
-        found = {}
+        texts = tuple((self.folder / name).read_text() for name in ("dvc.yaml", "params.yaml"))
+        if texts in self.read:
+            return self.read[texts]
+        found = self.read[texts] = {}
         with Repo(self.folder) as repo:
             for stage in repo.index.stages:
                 if stage.path_in_repo != "dvc.yaml":  # beyond/ has tests of its own

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -137,8 +138,11 @@ def test_without_the_token_nothing_joins_and_nothing_runs(cluster: RayCluster) -
     token = home.folder / ".cluster/token"
     token.write_text("0" * 64)
     says = "the head has another token; copy its .cluster/token to this place"
-    ended_with_one_line(home.run(*GRID, "--cluster", cluster.address), f"grid: {says}")
-    ended_with_one_line(home.run(*CLUSTER, "join", cluster.address), f"cluster: {says}")
+    with ThreadPoolExecutor() as pool:  # each waits until Ray gives up
+        grid = pool.submit(home.run, *GRID, "--cluster", cluster.address)
+        join = pool.submit(home.run, *CLUSTER, "join", cluster.address)
+        ended_with_one_line(grid.result(), f"grid: {says}")
+        ended_with_one_line(join.result(), f"cluster: {says}")
     token.chmod(0o644)
     says = "others can read .cluster/token; chmod 600 .cluster/token, and make a new one if they may have read it"
     ended_with_one_line(home.run(*CLUSTER, "join", cluster.address), f"cluster: {says}")
