@@ -153,4 +153,4 @@ def say(what: str) -> None:
 
 
 if __name__ == "__main__":
-    run_program("bench", main)
+    run_program("bench", main, again="begins anew")

@@ -28,8 +28,8 @@ from stages.cifar10.source import ADDRESSES, NotReceived, TooSlow, check_certifi
 from stages.cifar10.synthetic import write_synthetic
 from stages.common.config import Section, Seed, load
 from stages.common.errors import ExpectedError
-from stages.common.paths import RAW
-from stages.common.process import main_repository, run_stage
+from stages.common.paths import RAW, main_repository
+from stages.common.process import run_stage
 
 INCOMPLETE = RAW.with_name(".incomplete")
 VARIABLE = "CIFAR10_ARCHIVE"

@@ -14,8 +14,7 @@ from torch import nn
 from beyond.recipe.augmentation import move
 from beyond.recipe.network import Network
 from beyond.recipe.settings import NetworkSettings
-from stages.common.errors import ExpectedError
-from stages.common.files import write_whole
+from stages.common.files import unreadable, write_whole
 
 BATCH = 500  # images predicted at once; nothing is learned from them
 
@@ -64,10 +63,7 @@ def load_model(path: Path, settings: NetworkSettings) -> Network:
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch.load raises whatever its zip reader or parser meets
-        why = " ".join(str(error).split())[:200]
-        if isinstance(error, pickle.UnpicklingError):  # whose own words advise to run what is in the file
-            why = "it is damaged, or holds more than tensors"
-        raise ExpectedError(
-            f"{path} is not a model that this pipeline trained ({why}); remove it and run dvc repro beyond/dvc.yaml"
-        ) from None
+        damaged = isinstance(error, pickle.UnpicklingError)  # whose own words advise to run what is in the file
+        why = "it is damaged, or holds more than tensors" if damaged else error
+        raise unreadable(path, why, "remove it and run dvc repro beyond/dvc.yaml") from None
     return model.eval().to(memory_format=torch.channels_last)

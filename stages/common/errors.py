@@ -1,15 +1,19 @@
 """Expected errors: one line for the person at the prompt, without a traceback. A bug keeps its traceback."""
 
 import errno
-import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from stages.common.paths import main_repository
+
 # The fault of the machine or the user, not of the program.
 _MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+
+# Ctrl-C, `kill` and the end of a terminal; Windows has no SIGHUP.
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 # From git and not from its index, in which core.autostage puts a new dvc.lock.
@@ -41,30 +45,30 @@ class BadParameter(ExpectedError):
 
 def _in_temporary_copy() -> bool:
     """Whether this is a run of DVC's queue or of `dvc exp run --temp`, for which DVC sets DVC_ROOT to the workspace."""
-    return (Path(os.environ.get("DVC_ROOT") or ".") / ".dvc/tmp").resolve() in Path.cwd().parents
+    return (main_repository() / ".dvc/tmp").resolve() in Path.cwd().parents
 
 
-def run_program(name: str, main: Callable[[], None]) -> None:
+def run_program(name: str, main: Callable[[], None], again: str = "resumes") -> None:
     """Run a program's `main`; an expected error ends the process with one line and status 1.
 
     Args:
         name: The name of the program or the stage, with which the line begins.
         main: The program.
+        again: What the same command does after an interruption.
 
     Raises:
         SystemExit: On an `ExpectedError`; on a full disk, a missing permission and the like; and on Ctrl-C, SIGTERM or
             the end of its terminal.
     """
-    for name_of_signal in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        number = getattr(signal, name_of_signal, None)
-        if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and so do we then
+    for number in _ENDING:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores SIGHUP: so do we
             signal.signal(number, _interrupt)
     try:
         main()
     except ExpectedError as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"{name}: interrupted; the same command resumes")
+        sys.exit(f"{name}: interrupted; the same command {again}")
     except OSError as error:
         if error.errno not in _MACHINE_FAULTS:
             raise
@@ -73,4 +77,7 @@ def run_program(name: str, main: Callable[[], None]) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End the program on the first signal; another one would fall into the work that ends it, with a traceback."""
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -131,9 +131,9 @@ def _damaged(path: Path, reason: object) -> ExpectedError:
     )
 
 
-def unreadable(file: Path, reason: object) -> ExpectedError:
+def unreadable(file: Path, reason: object, advice: str = FROM_SCRATCH) -> ExpectedError:
     why = " ".join(str(reason).split())[:200]
-    return ExpectedError(f"{file} is not a model that this pipeline trained ({why}); {FROM_SCRATCH.format(file)}")
+    return ExpectedError(f"{file} is not a model that this pipeline trained ({why}); {advice.format(file)}")
 
 
 Json = dict[str, Any]

@@ -1,5 +1,6 @@
 """Where every file that stages exchange stands, relative to the repository."""
 
+import os
 from pathlib import Path
 
 PARAMETERS = Path("params.yaml")
@@ -21,6 +22,11 @@ FIGURES = METRICS / "figures"
 RUNS = METRICS / "runs.csv"
 COLLECTED = METRICS / "experiments"
 REPORT = METRICS / "report.html"
+
+
+def main_repository() -> Path:
+    """The main repository, even in a temporary copy of it (`dvc exp run --temp`), where DVC sets DVC_ROOT."""
+    return Path(os.environ.get("DVC_ROOT") or ".")
 
 
 def images(part: str) -> Path:

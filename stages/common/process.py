@@ -34,11 +34,6 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
     run_program(name, lambda: alone(name, main))
 
 
-def main_repository() -> Path:
-    """The main repository, even in a temporary copy of it (`dvc exp run --temp`), where DVC sets DVC_ROOT."""
-    return Path(os.environ.get("DVC_ROOT") or ".")
-
-
 def alone(name: str, main: Callable[[], None]) -> None:
     """Run `main` while no other process runs this stage in this folder: DVC's own lock dies with a killed dvc.
 

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from stages.common.files import write_whole
-from stages.common.process import main_repository
+from stages.common.paths import main_repository
 
 FOLDER = Path(".resume")
 MOST_BYTES = 2**30  # of all checkpoints together; one of ResNet-18 has up to 0.18 GB, one of the Keras CNN 6 MB

@@ -359,6 +359,14 @@ def test_a_fault_that_the_user_can_mend_is_one_line(fault: BaseException, line: 
     assert caught.value.code == line  # Python prints it to standard error and ends with status 1
 
 
+def test_a_program_may_say_what_the_same_command_does() -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match=r"^bench: interrupted; the same command begins anew$"):
+        ending("bench", main, again="begins anew")
+
+
 def test_only_a_run_in_the_workspace_needs_a_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A temporary copy is thrown away; DVC keeps it in the workspace's .dvc/tmp."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))

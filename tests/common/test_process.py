@@ -23,6 +23,18 @@ def main():
     time.sleep(60)
 run_stage("split", main)
 """
+CLEANING = """
+import time
+from stages.common.process import run_stage
+def main():
+    try:
+        print("runs", flush=True)
+        time.sleep(60)
+    finally:
+        time.sleep(1)
+        print("cleaned", flush=True)
+run_stage("split", main)
+"""
 # As dvc does: a shell that starts the stage, which is told by DVC_STAGE whose it is.
 DVC = f"""
 import os, subprocess, sys
@@ -59,6 +71,17 @@ def test_told_to_end_it_ends_with_one_line(number: signal.Signals) -> None:
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert errors == "split: interrupted; the same command resumes\n"
+    assert process.returncode == 1
+
+
+def test_a_second_signal_does_not_fall_into_the_work_that_ends_it() -> None:
+    """Ctrl-C reaches the stage, and again when dvc is gone."""
+    process = start(CLEANING)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        process.send_signal(number)
+        time.sleep(0.2)
+    output, errors = process.communicate(timeout=30)
+    assert (output, errors) == ("cleaned\n", "split: interrupted; the same command resumes\n")
     assert process.returncode == 1
 
 
