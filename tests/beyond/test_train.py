@@ -1,6 +1,9 @@
 """Training the second pipeline's network: its loop, its switches, its records, and resuming to the same bytes."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from stages.training.checkpoint import Checkpoint
 from stages.training.images import Images, load_images, load_split
 from stages.training.randomness import generator
 from tests.support.beyond import change, clear, copy_of, prepare_beyond, settings
-from tests.support.stage_runs import few_images, kill_in_epoch, one_line, process_settings
+from tests.support.stage_runs import ROOT, few_images, kill_in_epoch, one_line, process_settings
 
 RESULTS = (paths.MODEL, paths.HISTORY, paths.RUN)
 SWITCHES = {
@@ -207,11 +210,12 @@ def test_an_interrupted_training_resumes_to_the_same_bytes(
     assert copy_of(work, RESULTS) == whole
 
 
-def test_a_killed_training_resumes_to_the_same_bytes(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_training_resumes_to_the_same_bytes(work: Path) -> None:
     change("epochs=4")
     kill_in_epoch("beyond.train", 2)
-    train.main()
-    assert "resumes after epoch 1/4" in capsys.readouterr().out
+    command, environment = [sys.executable, "-m", "beyond.train"], os.environ | {"PYTHONPATH": str(ROOT)}
+    resumed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert "resumes after epoch 1/4" in resumed.stdout
     found = copy_of(work, RESULTS)
     clear()
     train.main()
