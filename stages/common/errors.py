@@ -3,7 +3,9 @@
 import errno
 import signal
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +16,7 @@ _MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.
 
 # Ctrl-C, `kill` and the end of a terminal; Windows has no SIGHUP.
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+AGAIN_SECONDS = 60.0  # longer than an interrupted program takes to end
 
 
 # From git and not from its index, in which core.autostage puts a new dvc.lock.
@@ -77,7 +80,17 @@ def run_program(name: str, main: Callable[[], None], again: str = "resumes") -> 
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """End the program on the first signal; another one would fall into the work that ends it, with a traceback."""
+    """End the program on the first signal; another one would fall into the work that ends it, with a traceback.
+
+    The others keep a handler: children would inherit SIG_IGN, and Python reports a signal that already waits for it.
+    """
     for each in _ENDING:
-        signal.signal(each, signal.SIG_IGN)
+        if signal.getsignal(each) is _interrupt:
+            signal.signal(each, partial(_again, time.monotonic()))
     raise KeyboardInterrupt
+
+
+def _again(first: float, number: int, frame: FrameType | None) -> None:
+    """A later signal counts only if the program has not ended by then: Python drops an interruption of a `__del__`."""
+    if time.monotonic() - first > AGAIN_SECONDS:
+        raise KeyboardInterrupt
