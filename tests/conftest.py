@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,6 +127,15 @@ def repository(shared_folder: SharedFolder, tmp_path_factory: pytest.TempPathFac
     own = tmp_path_factory.mktemp("pipeline")  # of this process
     subprocess.run(["cp", "-a", made / "a clone", own], check=True)
     return Clone(own / "a clone"), (made / "output").read_text()
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """Restore the handlers of signals that a program has set, after the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -283,4 +283,4 @@ def rendered(part: str, **content: Any) -> str:
 
 
 if __name__ == "__main__":
-    run_program("app", main)
+    run_program("app", main, again="begins anew")

@@ -117,4 +117,4 @@ def line(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_program("predict", main)
+    run_program("predict", main, again="begins anew")

@@ -321,4 +321,4 @@ def first_difference(found: list[str], expected: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    run_program("verify", main)
+    run_program("verify", main, again="begins anew")

@@ -130,7 +130,7 @@ class Copy:
         texts = tuple((self.folder / name).read_text() for name in ("dvc.yaml", "params.yaml"))
         if texts in self.read:
             return self.read[texts]
-        found = self.read[texts] = {}
+        found = {}
         with Repo(self.folder) as repo:
             for stage in repo.index.stages:
                 if stage.path_in_repo != "dvc.yaml":  # beyond/ has tests of its own
@@ -142,6 +142,7 @@ class Copy:
                     {key for dep in parameters for key in dep.params},
                     {out.def_path for out in stage.outs},
                 )
+        self.read[texts] = found
         return found
 
     def run(self, entry: Entry, **environment: str) -> Run:

@@ -73,7 +73,6 @@ def test_a_machine_dies_and_a_run_fails_and_the_table_is_that_of_one_machine(
 
 
 def test_of_two_grids_one_makes_the_run_and_if_it_dies_the_other_one(cluster: RayCluster, uninterrupted: Clone) -> None:
-    """And after the only grid that is left has died, the same command goes on."""
     first = cluster.home("first")
     subprocess.run(["cp", "-a", first.folder, cluster.folder / "second"], check=True)
     second = Clone(cluster.folder / "second")
@@ -91,19 +90,28 @@ def test_of_two_grids_one_makes_the_run_and_if_it_dies_the_other_one(cluster: Ra
         process.resume()
     one.kill()  # the run ends with the grid that asked first
     one.communicate()
-    read_until(other, f"{CUT}-seed8: its machine or its grid is gone; it starts again")
-    read_until(other, "resumes after epoch")
-    other.kill()
-    other.communicate()
 
-    printed = first.ok(*command)
-    assert "1 runs, 0 of them done" in printed
-    assert re.search(rf"{CUT}-seed8 on m\d: resumes after epoch", printed)
-    again = second.ok(*command)
+    printed, errors = other.communicate()
+    assert (other.returncode, errors) == (0, "")
+    assert f"{CUT}-seed8: its machine or its grid is gone; it starts again" in printed
+    again = first.ok(*command)
     assert "1 runs, 1 of them done" in again
     assert "dvc exp run" not in again
     whole = [row for row in table(uninterrupted) if row["name"] == f"{CUT}-seed8"]
     assert table(first) == table(second) == whole
+
+
+def test_the_same_command_goes_on_after_the_only_grid_has_died(cluster: RayCluster, uninterrupted: Clone) -> None:
+    home = cluster.home("killed")
+    command = (*GRID, CUT, "--cluster", cluster.address)
+    grid = home.start(*command)
+    read_until(grid, "epoch 3/25")
+    grid.kill()
+    grid.communicate()
+    again = home.ok(*command)
+    assert "1 runs, 0 of them done" in again
+    assert re.search(rf"{CUT}-seed8 on m\d: resumes after epoch", again)
+    assert table(home) == [row for row in table(uninterrupted) if row["name"] == f"{CUT}-seed8"]
 
 
 def trainings_in(folder: Path) -> list[psutil.Process]:
