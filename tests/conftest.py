@@ -145,14 +145,10 @@ def own_process_settings() -> Iterator[None]:
         yield
 
 
-SLOWEST = ("test_cluster.py", "test_faults.py", "test_resume.py", "test_hidden_inputs.py", "test_bench.py")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow files first, so that no worker has one left at the end."""
     slow = {item.path for item in items if item.path.parent.name == "pipeline" or item.get_closest_marker("pipeline")}
-    places = {name: place for place, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: (places.get(item.path.name, len(places)), item.path not in slow))
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

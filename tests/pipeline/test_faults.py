@@ -67,7 +67,6 @@ MOMENTS = [
     Moment("report", "metrics/samples.npz", "metrics/report.html"),
 ]
 assert {moment.stage for moment in MOMENTS} == {*ALL_STAGES} - {"export_resnet18"}  # of the exports one
-QUEUE_SECONDS = 120  # for an experiment that takes a few
 SPLIT = next(moment for moment in MOMENTS if moment.stage == "split")
 
 
@@ -227,12 +226,9 @@ def test_ctrl_c_during_a_queue(clone: Clone) -> None:
     os.killpg(process.pid, signal.SIGINT)
     process.wait()
     mark(clone).unlink()
-    deadline = time.monotonic() + QUEUE_SECONDS
-    while "/queued" not in clone.ok("git", "for-each-ref", "refs/exps") and time.monotonic() < deadline:
-        time.sleep(0.2)
-    while "Success" not in (status := clone.ok("dvc", "queue", "status")):  # soon after its experiment is there
+    while "Success" not in (status := clone.ok("dvc", "queue", "status")):
         assert "Failed" not in status
-        assert time.monotonic() < deadline, status
+        time.sleep(0.5)
     assert stages_run(clone.ok("dvc", "repro")) == []
     assert_goes_back(clone)
     assert "queued" in clone.ok("dvc", "exp", "list", "--all-commits")
@@ -263,10 +259,12 @@ def test_hostile_surroundings(clone: Clone, surroundings: Surroundings) -> None:
     assert_committed_results(clone)
 
 
-def test_without_home_with_a_tmpdir_that_cannot_be_written_in_the_language_c(repository: tuple[Clone, str]) -> None:
+def test_without_home_with_a_tmpdir_that_cannot_be_written_in_the_language_c(
+    repository: tuple[Clone, str], clone: Clone
+) -> None:
     """The reproduction that is copied here ran so; other tests run its stages again elsewhere, to the same bytes."""
-    clone, output = repository
     skip_unless_allowed(clone, HOSTILE)
+    _, output = repository
     assert output.startswith("HOME=none TMPDIR=/proc LC_ALL=C\n")
 
 

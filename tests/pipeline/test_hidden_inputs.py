@@ -102,7 +102,6 @@ class Copy:
         self.clone.ok("git", "init", "--quiet", "--template=")  # DVC wants one
         self.hook = folder / "hook"
         self.hook.mkdir()
-        self.read: dict[tuple[str, ...], dict[str, Entry]] = {}
         shutil.copy(audit.__file__, self.hook / "sitecustomize.py")
 
     def configure(self, changes: dict[str, Any]) -> None:
@@ -123,13 +122,10 @@ class Copy:
             path.write_text(text)
 
     def entries(self) -> dict[str, Entry]:
-        """dvc.yaml as DVC itself reads it, once for the same dvc.yaml and params.yaml."""
+        """dvc.yaml as DVC itself reads it."""
         from dvc.dependency import ParamsDependency
         from dvc.repo import Repo
 
-        texts = tuple((self.folder / name).read_text() for name in ("dvc.yaml", "params.yaml"))
-        if texts in self.read:
-            return self.read[texts]
         found = {}
         with Repo(self.folder) as repo:
             for stage in repo.index.stages:
@@ -142,7 +138,6 @@ class Copy:
                     {key for dep in parameters for key in dep.params},
                     {out.def_path for out in stage.outs},
                 )
-        self.read[texts] = found
         return found
 
     def run(self, entry: Entry, **environment: str) -> Run:

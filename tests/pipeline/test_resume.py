@@ -23,15 +23,15 @@ pytestmark = [
 ]
 STAGES: dict[str, Any] = {"keras_cnn": train_keras_cnn, "resnet18": train_resnet18}
 SMALL = {
-    "keras_cnn": {"keras_cnn.filters": [3], "keras_cnn.dense_units": 6, "batch_size": 16},
+    "keras_cnn": {"keras_cnn.filters": [3, 4], "keras_cnn.dense_units": 6, "batch_size": 16},
     "resnet18": {"resnet18.batch_size": 24},
 }
 # The learning rate falls at once where nothing improves, so hardly, and training stops before its last epoch.
 STOPPING = {"epochs": 7, "early_stopping_patience": 2, "reduce_lr_patience": 1, "learning_rate": 0.03}
 CONFIGURATIONS = {
     "keras_cnn stops": ("keras_cnn", STOPPING | {"augmentation": "flip_crop"}),
-    "keras_cnn without validation": ("keras_cnn", {"epochs": 2}),
-    "resnet18 as committed": ("resnet18", {"epochs": 2}),
+    "keras_cnn without validation": ("keras_cnn", {"epochs": 3}),
+    "resnet18 as committed": ("resnet18", {"epochs": 3}),
     "resnet18 stops": (
         "resnet18",
         STOPPING | {"validation": "held_out", "validation_augmentation": "none", "learning_rate": 0.003},
@@ -186,4 +186,6 @@ def test_survives_real_kills(model: str, work: Path) -> None:
     changes = {"epochs": 4, "early_stopping_patience": None}
     changes |= {"filters": [3, 4], "dense_units": 6} if model == "keras_cnn" else {}
     outcome = kill_again_and_again(work / "kills", work, model, images=50, kills=3, seed=2, predict=False, **changes)
+    assert len(outcome.kills) == 3
     assert any(kill.epochs for kill in outcome.kills)
+    assert outcome.passes >= 1
