@@ -243,19 +243,18 @@ def test_a_worker_that_fails_is_one_clear_line(tmp_path):
 @pytest.mark.parametrize("model", throughput.MODELS)
 def test_workers(model, tmp_path, monkeypatch):
     """One trains at a time; the others wait and use no processor time; all are gone afterwards."""
-    monkeypatch.setenv("PATH", "")  # as where there is no C++ compiler: `torch.compile` would take a minute
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")  # PyTorch's own switch: it would compile for a minute
     data = bench.synthetic(tmp_path)
     with contextlib.ExitStack() as stack:
-        workers = {way: stack.enter_context(throughput.worker(model, way, 4, "cpu", data)) for way in throughput.WAYS}
+        workers = {way: stack.enter_context(throughput.worker(model, way, 8, "cpu", data)) for way in throughput.WAYS}
         assert workers["ours"].settings == workers["expert"].settings == workers["notebook"].settings
         assert workers["ours"].settings["threads"] >= 1
         before = processor_seconds(workers["notebook"])
-        stretches = 1 + worker.LEFT_OUT[model]
-        answers = [throughput.ask(workers[way], stretches * worker.STRETCH) for way in ("ours", "expert")]
+        answers = [throughput.ask(workers[way], 50) for way in ("ours", "expert")]
         assert processor_seconds(workers["notebook"]) - before < 0.5
-        answers.append(throughput.ask(workers["notebook"], stretches * worker.STRETCH))
+        answers.append(throughput.ask(workers["notebook"], 50))
     for answer in answers:
-        assert len(answer["seconds"] + answer["left_out"]) == stretches
+        assert len(answer["seconds"] + answer["left_out"]) == 2
         assert all(0 < seconds < 10 for seconds in answer["seconds"])
         assert 0 < answer["loss"] < 5
     assert all(worker.process.returncode is not None for worker in workers.values())
@@ -282,7 +281,7 @@ def test_the_docs_hold_the_committed_figures():
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
 def test_the_limit_of_a_framework(framework):
     """A process of its own measures the rate, and its model's products with each batch size."""
-    rates = bench.rates_of(framework, [2, 4], bench.limit.QUICK_SIDE)
+    rates = bench.rates_of(framework, [8, 16], bench.limit.QUICK_SIDE)
     assert rates["gflops_per_second"] > 0
-    assert set(rates["products_ms"]) == {"2", "4"}
+    assert set(rates["products_ms"]) == {"8", "16"}
     assert all(milliseconds > 0 for milliseconds in rates["products_ms"].values())

@@ -126,7 +126,7 @@ def furthest(one: list[Any], other: list[Any]) -> float:
         pytest.param({}, id="the paper's"),
         pytest.param({"negative": True}, id="negative scales"),
         pytest.param({"rates": (0.0, 0.2, 0.0, 0.0)}, id="no dropout"),
-        pytest.param({"filters": [4, 6, 8, 3, 4], "rates": (0.1,) * 6}, id="five blocks"),
+        pytest.param({"filters": [2, 2, 3, 3, 4], "rates": (0.1,) * 6}, id="five blocks"),
         pytest.param({"convolutions_per_block": 2}, id="two convolutions a block"),
     ],
 )
